@@ -1,0 +1,89 @@
+"""The one door for running programs: argv lists, a fresh environment, stdin closed, a deadline on every wait.
+
+`run` is for the children that may block (worker, images); the supervisor starts its few long-lived children with
+`spawn` and never waits in it.  No shell string exists anywhere in Solstice.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from solstice.errors import Cause, DeadlineExpired, InfraError
+
+SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_TAIL = 2000
+
+
+def fresh_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment of every child: nothing is inherited, so no credential is."""
+    return {"LANG": "C.UTF-8", "PATH": SYSTEM_PATH, "HOME": "/", **(extra or {})}
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A program that ended with status 0."""
+
+    stdout: bytes
+
+
+def run(argv: Sequence[str | os.PathLike[str]], *, timeout: float, cause: Cause = Cause.HYPERVISOR) -> Finished:
+    """Run one program to its end; at most `timeout` seconds.
+
+    Raises `InfraError(cause)` if it cannot start or ends with another status than 0, `DeadlineExpired` if it is
+    killed for its time.  The message has the command line in a form that can be pasted into a shell.
+    """
+    words = [os.fspath(word) for word in argv]
+    printable = shlex.join(words)
+    try:
+        done = subprocess.run(
+            words, stdin=subprocess.DEVNULL, capture_output=True, env=fresh_environment(), timeout=timeout, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise DeadlineExpired(cause, f"no end after {timeout:.0f} s: {printable}") from None
+    except OSError as error:
+        raise InfraError(cause, f"cannot start {printable}: {error.strerror}") from None
+    if done.returncode != 0:
+        said = done.stderr[-_TAIL:].decode(errors="replace").strip()
+        raise InfraError(cause, f"{_ending(done.returncode)}: {printable}: {said}")
+    return Finished(done.stdout)
+
+
+def _ending(status: int) -> str:
+    if status < 0:
+        return f"killed by {signal.Signals(-status).name}"
+    return f"exit status {status}"
+
+
+def spawn(module: str, sock: socket.socket, log: int = 2) -> subprocess.Popen[bytes]:
+    """Start `python -m module` with `sock` as its standard input, which is its channel in both directions.
+
+    The child has a session of its own (Ctrl-C reaches the supervisor alone), a fresh environment, and nothing open
+    but the channel and `log`, a descriptor that takes its standard output and error.
+    """
+    package_root = Path(__file__).resolve().parents[2]
+    environment = fresh_environment({"PYTHONPATH": os.fspath(package_root), "PYTHONSAFEPATH": "1"})
+    return subprocess.Popen(
+        [sys.executable, "-m", module], stdin=sock, stdout=log, stderr=log, env=environment, start_new_session=True
+    )
+
+
+def adopt_stdin() -> socket.socket:
+    """The channel that `spawn` gave this child, moved off descriptor 0 so that no library reads from it."""
+    sock = socket.socket(fileno=os.dup(0))
+    with Path(os.devnull).open("rb") as null:
+        os.dup2(null.fileno(), 0)
+    return sock
+
+
+def ignore_terminal_signals() -> None:
+    """Ctrl-C and a closed terminal are the supervisor's business; a child ends when its stream does."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
