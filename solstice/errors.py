@@ -69,11 +69,17 @@ class _Text:
 _TEXTS = {
     Cause.STEP_FAILED: _Text("a step of the job failed", "read the step's output with `solstice logs JOB`"),
     Cause.TIMEOUT: _Text("the job ran longer than it may", "raise timeout_s in the request, or make the job shorter"),
-    Cause.SILENT: _Text("the job printed nothing for too long", "raise silent_timeout_s, or let the job print progress"),
+    Cause.SILENT: _Text(
+        "the job printed nothing for too long", "raise silent_timeout_s, or let the job print progress"
+    ),
     Cause.CANCELLED: _Text("the job was cancelled", "submit it again if it is still wanted"),
-    Cause.INVALID: _Text("the request is not a valid jobrequest.v1", "see solstice-job(5), and correct what the detail names"),
+    Cause.INVALID: _Text(
+        "the request is not a valid jobrequest.v1", "see solstice-job(5), and correct what the detail names"
+    ),
     Cause.UNSCHEDULABLE: _Text("no host can ever run this request", "use one of the labels that the detail lists"),
-    Cause.IMAGE: _Text("the base image could not be used", "check `source` and `local_path` of the image in the image map"),
+    Cause.IMAGE: _Text(
+        "the base image could not be used", "check `source` and `local_path` of the image in the image map"
+    ),
     Cause.HYPERVISOR: _Text("the hypervisor refused or failed", "read the detail, and the log of libvirtd"),
     Cause.BOOT_TIMEOUT: _Text(
         "the guest's runner did not report in time",
@@ -81,8 +87,12 @@ _TEXTS = {
     ),
     Cause.VM_LOST: _Text("the virtual machine ended before its job did", "read the console log in the job's directory"),
     Cause.GUEST_REBOOTED: _Text("the guest rebooted during the job", "let no step reboot the machine"),
-    Cause.WORKER_CRASHED: _Text("the worker process of this attempt died", "read the supervisor's log; submit the job again"),
-    Cause.WORKER_HUNG: _Text("the worker process of this attempt hung", "read the supervisor's log; check that libvirtd answers"),
+    Cause.WORKER_CRASHED: _Text(
+        "the worker process of this attempt died", "read the supervisor's log; submit the job again"
+    ),
+    Cause.WORKER_HUNG: _Text(
+        "the worker process of this attempt hung", "read the supervisor's log; check that libvirtd answers"
+    ),
     Cause.DISK_FULL: _Text("the host's disk is full", "free space under the state directory"),
     Cause.HOST_LOST: _Text("the host or its supervisor went away during the job", "submit the job again"),
     Cause.HOST_STOPPING: _Text("the host is being stopped", "nothing: the job runs at the next start"),

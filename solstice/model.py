@@ -18,7 +18,8 @@ from solstice.errors import Cause
 from solstice.lifecycle import JobState
 
 OWNER_DIGITS = 12
-_NAME = re.compile(rf"solstice-([0-9a-f]{{{OWNER_DIGITS}}})-([0-9a-f]{{8}}(?:-[0-9a-f]{{4}}){{3}}-[0-9a-f]{{12}})-([0-9]{{1,3}})")
+_UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+_NAME = re.compile(rf"solstice-([0-9a-f]{{{OWNER_DIGITS}}})-({_UUID})-([0-9]{{1,3}})")
 
 
 class Backend(StrEnum):

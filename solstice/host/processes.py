@@ -71,7 +71,12 @@ def spawn(module: str, sock: socket.socket, log: int = 2) -> subprocess.Popen[by
     package_root = Path(__file__).resolve().parents[2]
     environment = fresh_environment({"PYTHONPATH": os.fspath(package_root), "PYTHONSAFEPATH": "1"})
     return subprocess.Popen(
-        [sys.executable, "-m", module], stdin=sock, stdout=log, stderr=log, env=environment, start_new_session=True
+        [sys.executable, "-m", module],
+        stdin=sock.fileno(),
+        stdout=log,
+        stderr=log,
+        env=environment,
+        start_new_session=True,
     )
 
 

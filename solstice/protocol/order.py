@@ -1,0 +1,118 @@
+"""What the supervisor tells a worker: one order as the first message, then at most a `Stop`.
+
+An order is all that the worker knows: it reads no configuration and no environment.  The kinds:
+
+    run      one attempt of a job, from nothing to a VM and back to nothing
+    clean    remove whatever a dead worker left of one attempt
+    sweep    reach the hypervisor at all, and remove everything that this owner has there
+    probe    find out whether hardware acceleration runs a real kernel on this host
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from solstice.model import AttemptId, Backend, DomainType, JobRequest, Outcome, VmSpec
+from solstice.protocol.codec import BadMessage, from_plain, to_plain
+from solstice.protocol.lines import Message
+
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Hypervisor:
+    """Which back end, and how to reach it."""
+
+    backend: Backend
+    uri: str = ""
+    network: str = ""
+    domain_type: DomainType = DomainType.QEMU
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Durations of an attempt, in seconds."""
+
+    boot: float
+    job: float
+    shutdown: float
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """`record` is the directory that stays: log and console log are written there."""
+
+    hypervisor: Hypervisor
+    vm: VmSpec
+    request: JobRequest
+    limits: Limits
+    record: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Clean:
+    hypervisor: Hypervisor
+    id: AttemptId
+    directory: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    hypervisor: Hypervisor
+    owner: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeResult:
+    """What a probe found, and what it holds for: another boot or another QEMU makes it void."""
+
+    domain_type: DomainType
+    boot_id: str
+    qemu_version: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """`known` is the last result on this host, if there is one; it is given back if it still holds."""
+
+    hypervisor: Hypervisor
+    vm: VmSpec
+    known: ProbeResult | None = None
+
+
+Order = Run | Clean | Sweep | Probe
+_KINDS: dict[str, type[Run | Clean | Sweep | Probe]] = {"run": Run, "clean": Clean, "sweep": Sweep, "probe": Probe}
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """End the attempt with `outcome`; `hurry` skips the guest's own shutdown."""
+
+    outcome: Outcome
+    hurry: bool = False
+
+
+def encode(order: Order) -> Message:
+    kind = next(name for name, cls in _KINDS.items() if type(order) is cls)
+    return {"v": VERSION, "type": kind, "order": to_plain(order)}
+
+
+def decode(message: Message) -> Order:
+    """The order in a worker's first message.  Raises `BadMessage`."""
+    if message.get("v") != VERSION or message.get("type") not in _KINDS:
+        raise BadMessage("not an order that this worker knows", f"v={message.get('v')} type={message.get('type')}")
+    return from_plain(_KINDS[message["type"]], message["order"])
+
+
+def encode_stop(stop: Stop) -> dict[str, Any]:
+    return {"v": VERSION, "type": "stop", "stop": to_plain(stop)}
+
+
+def decode_stop(message: Message) -> Stop:
+    """Raises `BadMessage`."""
+    if message.get("type") != "stop":
+        raise BadMessage("not a message that a busy worker knows", f"type={message.get('type')}")
+    return from_plain(Stop, message.get("stop"))
