@@ -14,6 +14,7 @@ No traceback reaches a user: the command line prints `str(error)` and exits with
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import ClassVar
@@ -147,6 +148,13 @@ class InfraError(SolsticeError):
     def __init__(self, cause: Cause, why: str, remedy: str = "") -> None:
         super().__init__(cause.sentence, why, remedy or cause.remedy)
         self.cause = cause
+
+
+def os_failure(error: OSError, cause: Cause) -> InfraError:
+    """What an operating system's error means for an attempt: `infra.disk_full`, or else `cause`."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        cause = Cause.DISK_FULL
+    return InfraError(cause, f"{error.strerror}: {error.filename}" if error.filename else str(error))
 
 
 class DeadlineExpired(InfraError):

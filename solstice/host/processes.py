@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shlex
 import signal
@@ -20,6 +21,8 @@ from solstice.errors import Cause, DeadlineExpired, InfraError
 
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _TAIL = 2000
+# close_range(2) does not care how many of them exist.
+_MAX_DESCRIPTOR = 1 << 30
 
 
 def fresh_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -86,6 +89,13 @@ def adopt_stdin() -> socket.socket:
     with Path(os.devnull).open("rb") as null:
         os.dup2(null.fileno(), 0)
     return sock
+
+
+def close_all_but(*keep: int) -> None:
+    """Close every descriptor from 3 up that is not in `keep`: what a forked child must not have of its parent's."""
+    edges = [2, *sorted(descriptor for descriptor in keep if descriptor > 2), _MAX_DESCRIPTOR]
+    for low, high in itertools.pairwise(edges):
+        os.closerange(low + 1, high)
 
 
 def ignore_terminal_signals() -> None:

@@ -60,8 +60,11 @@ class Clean:
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
+    """`jobs` is the directory under which the records of all attempts lie."""
+
     hypervisor: Hypervisor
     owner: str
+    jobs: Path
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,20 @@
+"""Two clocks, so that no code mixes them: deadlines are monotonic, times that people read are wall-clock."""
+
+from __future__ import annotations
+
+import time
+
+
+def wall() -> float:
+    """Seconds since the epoch, for reports, rows and events; never for a deadline."""
+    return time.time()
+
+
+def deadline(seconds: float) -> float:
+    """The monotonic time that is `seconds` from now."""
+    return time.monotonic() + seconds
+
+
+def remaining(until: float) -> float:
+    """Seconds left until a monotonic deadline; 0.0 when it is past."""
+    return max(0.0, until - time.monotonic())

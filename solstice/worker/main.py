@@ -1,0 +1,63 @@
+"""What a freshly forked worker does: read its order, carry it out, report, end.
+
+Called by the fork server in the child.  It owns its channel and everything its order makes; it returns an exit status
+and never raises.  Status 0 says that the last report was sent, 1 that the worker itself is at fault.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import socket
+import sys
+import traceback
+
+from solstice.errors import InfraError
+from solstice.host.channel import Channel, Closed
+from solstice.protocol import order, reports
+from solstice.worker import cleanup, life, probe
+from solstice.worker.reporter import Reporter
+
+# The back ends' own modules are imported where they are used; the fork server has them in memory before it forks.
+_HEAVY = ("pycdlib", "solstice.hypervisors.noop")
+_LINUX_ONLY = "solstice.hypervisors.libvirt.hypervisor"
+
+
+def preload() -> None:
+    """Import what workers need, so that each of them starts with it."""
+    for name in _HEAVY:
+        importlib.import_module(name)
+    if importlib.util.find_spec("libvirt") is not None:
+        importlib.import_module(_LINUX_ONLY)
+
+
+def main(sock: socket.socket) -> int:
+    """Carry out the one order that arrives on `sock`; the exit status."""
+    channel = Channel(sock)
+    try:
+        message = channel.receive()
+        assert message is not None, "no deadline was given"  # noqa: S101 - for the type checker
+        _carry_out(order.decode(message), channel)
+    except Closed:
+        return 0  # the supervisor went away before it said what to do
+    except Exception:  # noqa: BLE001 - the last frame: what is not caught here would run the fork server's loop
+        traceback.print_exc(file=sys.stderr)
+        return 1
+    return 0
+
+
+def _carry_out(what: order.Order, channel: Channel) -> None:
+    reporter = Reporter(channel)
+    try:
+        match what:
+            case order.Run():
+                life.Life(what, channel, reporter).run()
+            case order.Clean():
+                cleanup.clean(what)
+            case order.Sweep():
+                reporter.send(reports.Found(removed=cleanup.sweep(what)))
+            case order.Probe():
+                reporter.send(reports.Found(probe=probe.probe(what)))
+        reporter.send(reports.Done())
+    except InfraError as error:
+        reporter.send(reports.Failed(error.cause, error.why, error.remedy))

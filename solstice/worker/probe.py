@@ -1,0 +1,64 @@
+"""Finds out whether hardware acceleration runs a guest on this host, by letting it run one.
+
+`/dev/kvm` can exist, and even create a VM, on a host where no Linux guest ever gets going (nested and container
+hosts); firmware and boot loader still print there.  So the probe boots a real image to the first words of its kernel,
+or to its runner's hello, under a deadline.  The answer holds for one boot of the host and one version of QEMU.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from setproctitle import setproctitle
+
+from solstice.host import files
+from solstice.hypervisors import router
+from solstice.hypervisors.base import Hypervisor
+from solstice.model import DomainType
+from solstice.protocol import order
+from solstice.protocol.order import ProbeResult
+from solstice.protocol.session import Begin, Event, decode_for_worker, encode
+from solstice.worker import session_process, steps
+
+PROBE_TIMEOUT = 15.0
+_DEVICE = Path("/dev/kvm")
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_ALIVE = (Event.KERNEL, Event.HELLO)
+
+
+def probe(what: order.Probe) -> ProbeResult:
+    """Whether to use `kvm` or `qemu` on this host.  Raises `InfraError` if the hypervisor does not answer."""
+    setproctitle("solstice: probe kvm")
+    hypervisor = router.open(replace(what.hypervisor, domain_type=DomainType.KVM))
+    boot_id, version = _BOOT_ID.read_text().strip(), hypervisor.version()
+    known = what.known
+    if known is not None and (known.boot_id, known.qemu_version) == (boot_id, version):
+        return known
+    if not _DEVICE.exists():
+        return ProbeResult(DomainType.QEMU, boot_id, version, f"{_DEVICE} does not exist")
+    if _boots(hypervisor, what):
+        return ProbeResult(DomainType.KVM, boot_id, version, "a kernel booted with it")
+    return ProbeResult(DomainType.QEMU, boot_id, version, f"no kernel printed a word within {PROBE_TIMEOUT:.0f} s")
+
+
+def _boots(hypervisor: Hypervisor, what: order.Probe) -> bool:
+    record = what.vm.directory.parent
+    steps.make_directories(what.vm, record)
+    session = session_process.start(what.vm, record)
+    try:
+        session.channel.send(encode(Begin(tuple(hypervisor.peers()))))
+        steps.prepare(hypervisor, what.vm)
+        hypervisor.start(what.vm.id)
+        deadline = time.monotonic() + PROBE_TIMEOUT
+        while (message := session.channel.receive(deadline)) is not None:
+            told = decode_for_worker(message)
+            if told.event in _ALIVE or told.event is Event.GONE:
+                return told.event in _ALIVE
+        return False
+    finally:
+        hypervisor.destroy(what.vm.id)
+        hypervisor.remove(what.vm.id, what.vm.directory)
+        session.end()
+        files.remove_tree(record)

@@ -1,0 +1,32 @@
+"""The steps that more than one kind of worker takes on the way to a running VM.  Each may be repeated."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from solstice.errors import Cause, InfraError
+from solstice.host import files
+from solstice.hypervisors.base import Hypervisor
+from solstice.model import VmSpec
+from solstice.runner import script
+from solstice.seed import documents, iso
+
+
+def make_directories(vm: VmSpec, record: Path) -> None:
+    """The record's directory and the VM's in it; 0711, because QEMU's user must pass through."""
+    for directory in (record, vm.directory):
+        directory.mkdir(mode=0o711, parents=True, exist_ok=True)
+
+
+def prepare(hypervisor: Hypervisor, vm: VmSpec) -> None:
+    """Seed, overlay and definition.  Raises `InfraError`."""
+    if not vm.base.is_file() and hypervisor.carries_guest:
+        raise InfraError(Cause.IMAGE, f"{vm.base} is not there any more")
+    if vm.nocloud:
+        iso.write(documents.nocloud(vm.id, script.script()), vm.seed)
+    hypervisor.prepare(vm)
+
+
+def remove_directory(vm: VmSpec) -> None:
+    """Remove the VM's directory, if the hypervisor has not done so already."""
+    files.remove_tree(vm.directory)
