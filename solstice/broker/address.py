@@ -1,0 +1,119 @@
+"""AMQP_URL → pika's connection parameters, and the address as people may see it.
+
+The password never leaves this module in a text: neither the URL nor a word of pika's or urllib's complaint about it
+is repeated, because a password with an unescaped `#`, `?` or `@` moves into the port, the query or the host.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import socket
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import pika
+from pika.adapters.utils import connection_workflow
+
+from solstice.errors import UsageError
+
+HEARTBEAT = 60
+# What pika makes of a connection that ends during the log-in, with the broker's own words somewhere inside.
+_GUESSES = (
+    pika.exceptions.ProbableAuthenticationError,
+    pika.exceptions.ProbableAccessDeniedError,
+    pika.exceptions.IncompatibleProtocolError,
+)
+_REPLY = re.compile(r"\(\d{3}\) ['\"](.*)['\"]")
+_FORM = (
+    "write it as amqp://USER:PASSWORD@HOST:PORT/VHOST, or amqps://, with special characters percent-encoded: "
+    "%2F is the vhost /"
+)
+
+# pika logs what it also raises, every attempt anew; who is told what, and how often, is decided by our callers.
+logging.getLogger("pika").setLevel(logging.CRITICAL)
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A broker: `parameters` for pika, `text` for people (no password in it)."""
+
+    parameters: Any
+    text: str
+
+
+def parse(url: str) -> Address:
+    """The broker that `url` names.  Raises `UsageError` with the right form."""
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in {"amqp", "amqps"} and bool(parts.hostname)
+        # pika trips over a user without a password
+        complete = parts.username is None or parts.password is not None
+    except ValueError:
+        usable = complete = False
+    if not usable:
+        raise UsageError("AMQP_URL is not the address of a broker", "", _FORM) from None
+    if not complete:
+        raise UsageError("AMQP_URL has a user but no password", "", _FORM)
+    try:
+        parameters = pika.URLParameters(url)
+    except (ValueError, TypeError, SyntaxError, AttributeError, OSError):
+        raise UsageError(
+            "AMQP_URL is not the address of a broker", "its port or an option cannot be read", _FORM
+        ) from None
+    _apply_defaults(parameters)
+    return Address(parameters, _text(parts.scheme, parameters))
+
+
+def _apply_defaults(parameters: Any) -> None:
+    if parameters.heartbeat is None:
+        parameters.heartbeat = HEARTBEAT
+    parameters.connection_attempts = 1  # the back-off between attempts is ours
+    name = f"solstice {socket.gethostname()}"
+    parameters.client_properties = {**(parameters.client_properties or {}), "connection_name": name}
+
+
+def _text(scheme: str, parameters: Any) -> str:
+    host = f"[{parameters.host}]" if ":" in parameters.host else parameters.host
+    user = quote(parameters.credentials.username, safe="")
+    return f"{scheme}://{user}@{host}:{parameters.port}/{quote(parameters.virtual_host, safe='')}"
+
+
+def reason(error: BaseException) -> str:
+    """Why a connection failed, in few words, out of pika's nested exceptions."""
+    if isinstance(error, connection_workflow.AMQPConnectionWorkflowFailed):
+        return "; ".join(dict.fromkeys(map(reason, error.exceptions)))
+    if isinstance(error, connection_workflow.AMQPConnectorPhaseErrorBase):
+        return reason(error.exception)
+    if isinstance(error, pika.exceptions.AMQPConnectionError) and error.args and isinstance(error.args[0], Exception):
+        return reason(error.args[0])
+    return _words(error)
+
+
+def _words(error: BaseException) -> str:
+    if isinstance(error, _GUESSES):
+        said = _REPLY.search(str(error.args[0]))
+        return said[1] if said else "the connection ended during the log-in"
+    if isinstance(error, OSError):
+        return error.strerror or str(error) or type(error).__name__
+    if hasattr(error, "reply_text"):
+        return str(error.reply_text)
+    return ": ".join((type(error).__name__, *map(str, error.args)))
+
+
+def refused(address: Address, why: str) -> UsageError:
+    """The broker does not accept this user."""
+    return UsageError(
+        f"the broker refused the credential of {address.text}",
+        why,
+        "correct user and password in AMQP_URL; the user needs the permissions configure, write and read in that vhost",
+    )
+
+
+def is_refusal(why: str) -> bool:
+    """True if the broker itself refused the user, at the log-in (403) or for the vhost (530).
+
+    pika calls every loss during the log-in a "probable" authentication error, also when the broker only restarted.
+    """
+    return "ACCESS_REFUSED" in why or "refused for user" in why
