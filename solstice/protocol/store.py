@@ -1,0 +1,247 @@
+"""What the supervisor and the command line may ask of the store process, and how a message is checked.
+
+Every message is one object of `protocol.lines`.  The first is `{"op": "configure", "id": 0, "url": URL}`; each further
+one is `{"op": NAME, "id": N, …}` with the fields of the class that `REQUESTS` has under that name.  Each message gets
+exactly one reply: `{"id": N, "ok": true, "result": {…}}` as the class says, or `{"id": N, "ok": false, "error": WHY,
+"kind": ErrorKind}`.  A reply with `ok` is sent only after the change is on the disk.  Every request may be sent again
+when its reply was lost: the repeat changes nothing.
+
+Times (`at`) are float seconds since the epoch and come from the caller: the store reads no clock.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from solstice.errors import Cause, SolsticeError
+from solstice.lifecycle import JobState, Phase
+from solstice.model import StepResult
+from solstice.protocol.lines import Message
+from solstice.protocol.store_fields import Detail, Document, Limit, fields_of
+
+# What is stored must fit into one line again when it is read back (protocol.lines.MAX_LINE), escaped twice.
+MAX_REQUEST = 2 << 20
+MAX_LABEL = 200
+_NO_DETAIL = Detail("")
+_SOME_ROWS = Limit(100)
+
+
+class ErrorKind(StrEnum):
+    """Why a request was refused: a move that the tables do not know, no such job or attempt, a message that is not
+    understood, or a database that failed (the request may be sent again)."""
+
+    ILLEGAL_MOVE = "illegal_move"
+    UNKNOWN_JOB = "unknown_job"
+    BAD_REQUEST = "bad_request"
+    DATABASE = "database"
+
+
+class Refused(SolsticeError):
+    """The request changes nothing; `kind` says what is wrong with it."""
+
+    def __init__(self, kind: ErrorKind, what: str, why: str = "", remedy: str = "") -> None:
+        super().__init__(what, why, remedy)
+        self.kind = kind
+
+
+def bad_request(why: str) -> Refused:
+    return Refused(ErrorKind.BAD_REQUEST, "the store does not understand the message", why)
+
+
+@dataclass(frozen=True, slots=True)
+class Accept:
+    """A validated `jobrequest.v1`; `label` is the text it asked for, `image` what that resolves to.
+    → `{"new": bool, "state": JobState}`; the same `request_id` again is not new, whatever has become of it."""
+
+    request: Document
+    label: str
+    image: str
+    at: float
+
+    def __post_init__(self) -> None:
+        try:
+            canonical = str(uuid.UUID(self.request["request_id"]))
+        except (KeyError, ValueError, AttributeError, TypeError):
+            canonical = ""
+        if not canonical or canonical != self.job:
+            raise bad_request("request.request_id is not a UUID in lower case with hyphens")
+        if not 0 < len(self.label.encode()) <= MAX_LABEL:
+            raise bad_request(f"label is not of 1 to {MAX_LABEL} bytes")
+        if len(json.dumps(self.request)) > MAX_REQUEST:
+            raise bad_request(f"request is longer than {MAX_REQUEST} bytes")
+
+    @property
+    def job(self) -> str:
+        return str(self.request["request_id"])
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """accepted → running: an attempt begins in `preparing`.  Attempts count from 1, and a number never comes back.
+    → `{"repeated": bool}`"""
+
+    job: str
+    attempt: int
+    backend: str
+    host: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class EnterPhase:
+    """The attempt moves on; `done` ends it.  → `{"repeated": bool}`"""
+
+    job: str
+    attempt: int
+    phase: Phase
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """The job reaches a terminal state; `attempt` is the running one, or 0 for a job that still waits.
+    → `{"repeated": bool}`, true if the job is in that state already."""
+
+    job: str
+    state: JobState
+    at: float
+    attempt: int = 0
+    cause: Cause | None = None
+    detail: Detail = _NO_DETAIL
+    exit_code: int | None = None
+    steps: tuple[StepResult, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.state.is_terminal:
+            raise bad_request(f"state {self.state} is not the end of a job")
+        if (self.cause is None) != (self.state is JobState.SUCCEEDED):
+            raise bad_request("every end of a job but success has a cause")
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """running → accepted: the attempt failed and the job waits for another.  An attempt that is not `counted` does not
+    use up the job's retries.  → `{"repeated": bool}`"""
+
+    job: str
+    attempt: int
+    cause: Cause
+    at: float
+    counted: bool
+    detail: Detail = _NO_DETAIL
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """A message that never becomes a job: an event and nothing else.  → `{}`"""
+
+    request_id: str | None
+    cause: Cause
+    detail: Detail
+    at: float
+    label: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """What a supervisor needs to recover, in pages.  → `{"jobs": […], "attempts": […], "more": bool}`: jobs that are
+    not terminal with a `seq` above `after`, in order of acceptance; with the first page (`after` 0) all attempts that
+    are not `done`, those of ended jobs too.  While `more`, ask again `after` the last job's `seq`."""
+
+    after: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Outbox:
+    """→ `{"events": [{"seq", "message_id", "routing_key", "body"}, …]}`, oldest first; `body` is the JSON text to
+    publish as it is.  Fewer than `limit` may come although there are more; none means that there are none."""
+
+    limit: Limit = _SOME_ROWS
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """The broker has confirmed these: they leave the outbox.  → `{}`"""
+
+    message_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Jobs:
+    """→ `{"jobs": [summary, …]}`, newest first; fewer than `limit` if they would not fit into one answer."""
+
+    limit: Limit = _SOME_ROWS
+    state: JobState | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """`job` is an id, or the beginning of exactly one (4 characters at least).
+    → `{"job": summary with "request", "attempts": […]}`"""
+
+    job: str
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[0-9a-f-]{4,36}", self.job):
+            raise bad_request("job is not the beginning of a UUID, 4 characters at least")
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """→ `{"counts": {state: number}}`, every state present."""
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """The state directory that speaks, by its owner id; `name` is for people and may change.  → `{}`"""
+
+    owner: str
+    name: str
+    at: float
+
+
+REQUESTS: Mapping[str, type[Any]] = {
+    "accept": Accept,
+    "start": Start,
+    "phase": EnterPhase,
+    "finish": Finish,
+    "release": Release,
+    "reject": Reject,
+    "open": Open,
+    "outbox": Outbox,
+    "sent": Sent,
+    "jobs": Jobs,
+    "job": Job,
+    "counts": Counts,
+    "host": Host,
+}
+
+
+_FIELDS = {kind: fields_of(kind) for kind in REQUESTS.values()}
+
+
+def parse(message: Message) -> Any:
+    """The request in a message, an instance of one of `REQUESTS`.  Raises `Refused` with kind bad_request."""
+    op = message.get("op")
+    kind = REQUESTS.get(op) if isinstance(op, str) else None
+    if kind is None:
+        raise bad_request(f"op {op!r:.40} is none of {', '.join(REQUESTS)}")
+    fields = _FIELDS[kind]
+    given = {name: value for name, value in message.items() if name not in ("op", "id")}
+    if unknown := given.keys() - fields.keys():
+        raise bad_request(f"{op} has no field {', '.join(sorted(unknown))!r:.80}")
+    if missing := {name for name, (_, needed) in fields.items() if needed} - given.keys():
+        raise bad_request(f"{op} lacks {', '.join(sorted(missing))}")
+    values = {}
+    for name, value in given.items():
+        try:
+            values[name] = fields[name][0](value)
+        except (TypeError, ValueError, KeyError) as error:
+            raise bad_request(f"{op}.{name}: {error!s:.80}") from None
+    return kind(**values)

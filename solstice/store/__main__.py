@@ -1,0 +1,87 @@
+"""The store process: `solstice: store [sqlite]`, started by the supervisor with `host.processes.spawn`.
+
+It waits for messages on the channel that is its standard input, carries out all that are there in one transaction,
+and answers them.  It ends, with status 0, when the channel closes; what it had begun is finished first.  A database
+that fails is reported to whoever asked, again and again if need be: the process stays.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import setproctitle
+from sqlalchemy.engine import Engine
+
+from solstice.errors import SolsticeError
+from solstice.host.channel import Channel, Closed
+from solstice.host.processes import adopt_stdin, ignore_terminal_signals
+from solstice.protocol.lines import Message
+from solstice.protocol.store import bad_request
+from solstice.store.engine import open_database
+from solstice.store.group import answer, refusal
+
+
+def main() -> int:
+    """Serve until the channel closes; the exit status."""
+    ignore_terminal_signals()
+    # requests may hold what their senders would not show to every user of the host
+    os.umask(0o077)
+    setproctitle.setproctitle("solstice: store")
+    channel = Channel(adopt_stdin())
+    engine = None
+    try:
+        while engine is None:
+            engine = _configure(channel)
+        while True:
+            for reply in answer(engine, _waiting(channel)):
+                channel.send(reply)
+    except Closed:
+        return 0
+    except SolsticeError as error:
+        sys.stderr.write(f"solstice: store: {error}\n")
+        return error.exit_code
+    finally:
+        if engine is not None:
+            engine.dispose()
+
+
+def _waiting(channel: Channel) -> list[Message]:
+    """Every message that is there, once there is one.  Raises `Closed` when there never will be."""
+    # no deadline: the supervisor asks when it has something to ask, or closes
+    message = channel.receive()
+    messages = []
+    try:
+        while message is not None:
+            messages.append(message)
+            message = channel.receive(deadline=0.0)
+    except Closed:
+        # these are carried out all the same; the next call raises it again
+        pass
+    return messages
+
+
+def _configure(channel: Channel) -> Engine | None:
+    """Answer one message; the engine if it was a `configure` that could be followed.  Raises `Closed`."""
+    message = channel.receive()
+    if message is None:
+        return None
+    try:
+        engine = _open(message)
+    except SolsticeError as error:
+        channel.send(refusal(message, error))
+        return None
+    setproctitle.setproctitle(f"solstice: store [{engine.dialect.name}]")
+    channel.send({"id": message.get("id"), "ok": True, "result": {}})
+    return engine
+
+
+def _open(message: Message) -> Engine:
+    url = message.get("url")
+    if message.get("op") != "configure" or not isinstance(url, str):
+        raise bad_request("the first message is configure, with a url")
+    return open_database(url)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,152 @@
+"""The operations that move nothing, and the table of all operations.  Called by `group`.
+
+An answer has to fit on one line of `protocol.lines`; what can grow beyond it (open jobs, the outbox) comes in pages
+that are cut by their size.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy.engine import Connection, Row
+
+from solstice.lifecycle import JobState, Phase
+from solstice.protocol import store as asked_for
+from solstice.protocol.store import Counts, ErrorKind, Host, Job, Jobs, Open, Outbox, Refused, Sent, bad_request
+from solstice.store import moves
+from solstice.store.moves import Result
+from solstice.store.schema import attempts, hosts, jobs, outbox
+
+PAGE_BYTES = 2 << 20
+_TERMINAL = [state.value for state in JobState if state.is_terminal]
+_SUMMARY = (
+    jobs.c.seq,
+    jobs.c.id,
+    jobs.c.label,
+    jobs.c.image,
+    jobs.c.state,
+    jobs.c.cause,
+    jobs.c.detail,
+    jobs.c.exit_code,
+    jobs.c.attempts.label("counted"),
+    jobs.c.accepted_at,
+    jobs.c.started_at,
+    jobs.c.ended_at,
+)
+
+
+def open_jobs(db: Connection, asked: Open) -> Result:
+    last = select(func.max(attempts.c.attempt)).where(attempts.c.job == jobs.c.id).scalar_subquery()
+    statement = (
+        select(*_SUMMARY, jobs.c.request, last.label("last_attempt"))
+        .where(jobs.c.state.not_in(_TERMINAL), jobs.c.seq > asked.after)
+        .order_by(jobs.c.seq)
+    )
+    page: list[Result] = []
+    room = PAGE_BYTES
+    more = False
+    for row in db.execute(statement):
+        room -= len(row.request) + len(row.detail)
+        if room < 0 and page:
+            more = True
+            break
+        job = {**_plain(row), "request": json.loads(row.request), "next_attempt": (row.last_attempt or 0) + 1}
+        del job["last_attempt"]
+        page.append(job)
+    return {"jobs": page, "attempts": [] if asked.after else _open_attempts(db), "more": more}
+
+
+def _open_attempts(db: Connection) -> list[Result]:
+    columns = attempts.c.job, attempts.c.attempt, attempts.c.phase, attempts.c.backend, attempts.c.host
+    statement = (
+        select(*columns, jobs.c.label, jobs.c.image, jobs.c.state)
+        .join(jobs, jobs.c.id == attempts.c.job)
+        .where(attempts.c.phase != Phase.DONE.value)
+        .order_by(jobs.c.seq, attempts.c.attempt)
+    )
+    return [_plain(row) for row in db.execute(statement)]
+
+
+def oldest_events(db: Connection, asked: Outbox) -> Result:
+    columns = outbox.c.seq, outbox.c.message_id, outbox.c.routing_key, outbox.c.body
+    page: list[Result] = []
+    room = PAGE_BYTES
+    for row in db.execute(select(*columns).order_by(outbox.c.seq).limit(asked.limit)):
+        room -= len(row.body)
+        if room < 0 and page:
+            break
+        page.append(_plain(row))
+    return {"events": page}
+
+
+def sent(db: Connection, asked: Sent) -> Result:
+    for message_id in asked.message_ids:
+        db.execute(delete(outbox).where(outbox.c.message_id == message_id))
+    return {}
+
+
+def newest_jobs(db: Connection, asked: Jobs) -> Result:
+    statement = select(*_SUMMARY).order_by(jobs.c.seq.desc()).limit(asked.limit)
+    if asked.state is not None:
+        statement = statement.where(jobs.c.state == asked.state.value)
+    page: list[Result] = []
+    room = PAGE_BYTES
+    for row in db.execute(statement):
+        room -= len(row.detail)
+        if room < 0 and page:
+            break
+        page.append(_plain(row))
+    return {"jobs": page}
+
+
+def one_job(db: Connection, asked: Job) -> Result:
+    found = db.execute(
+        select(*_SUMMARY, jobs.c.request).where(jobs.c.id.startswith(asked.job, autoescape=True)).limit(2)
+    ).all()
+    if not found:
+        raise Refused(ErrorKind.UNKNOWN_JOB, "no such job", f"no id begins with {asked.job}")
+    if len(found) > 1:
+        raise bad_request(f"more than one job's id begins with {asked.job}")
+    tried = db.execute(select(attempts).where(attempts.c.job == found[0].id).order_by(attempts.c.attempt))
+    return {
+        "job": {**_plain(found[0]), "request": json.loads(found[0].request)},
+        "attempts": [
+            {**_plain(row), "timings": json.loads(row.timings), "steps": json.loads(row.steps)} for row in tried
+        ],
+    }
+
+
+def counts(db: Connection, _asked: Counts) -> Result:
+    found = db.execute(select(jobs.c.state, func.count()).group_by(jobs.c.state)).all()
+    return {"counts": {**{state.value: 0 for state in JobState}, **{state: number for state, number in found}}}
+
+
+def host(db: Connection, asked: Host) -> Result:
+    changed = db.execute(update(hosts).where(hosts.c.owner == asked.owner).values(name=asked.name))
+    if not changed.rowcount:
+        db.execute(insert(hosts).values(owner=asked.owner, name=asked.name, first_seen=asked.at))
+    return {}
+
+
+def _plain(row: Row[Any]) -> Result:
+    return dict(row._mapping)
+
+
+OPERATIONS: Mapping[type[Any], Callable[[Connection, Any], Result]] = {
+    asked_for.Accept: moves.accept,
+    asked_for.Start: moves.start,
+    asked_for.EnterPhase: moves.enter_phase,
+    asked_for.Finish: moves.finish,
+    asked_for.Release: moves.release,
+    asked_for.Reject: moves.reject,
+    Open: open_jobs,
+    Outbox: oldest_events,
+    Sent: sent,
+    Jobs: newest_jobs,
+    Job: one_job,
+    Counts: counts,
+    Host: host,
+}
