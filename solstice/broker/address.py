@@ -11,7 +11,7 @@ import re
 import socket
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import parse_qs, quote, urlsplit
 
 import pika
 from pika.adapters.utils import connection_workflow
@@ -56,6 +56,13 @@ def parse(url: str) -> Address:
         raise UsageError("AMQP_URL is not the address of a broker", "", _FORM) from None
     if not complete:
         raise UsageError("AMQP_URL has a user but no password", "", _FORM)
+    if "ssl_options" in parse_qs(parts.query):
+        # pika builds a context from them that verifies nothing
+        raise UsageError(
+            "AMQP_URL has ssl_options, which are not taken",
+            "with them the broker's certificate would not be verified",
+            f"use amqps://, and name a CA of your own in SSL_CERT_FILE; {_FORM}",
+        )
     try:
         parameters = pika.URLParameters(url)
     except (ValueError, TypeError, SyntaxError, AttributeError, OSError):

@@ -21,8 +21,11 @@ class Relay:
             self.port = reserved.getsockname()[1]
         credentials = parts.netloc.rsplit("@", 1)[0]
         self.url = parts._replace(netloc=f"{credentials}@localhost:{self.port}").geturl()
-        self.flowing = asyncio.Event()
-        self.flowing.set()
+        self.to_broker = asyncio.Event()  # cleared, that direction stands still
+        self.to_broker.set()
+        self.sent = bytearray()  # all that went to the broker
+        self.from_broker = asyncio.Event()
+        self.from_broker.set()
         self._server: asyncio.Server | None = None
         self._pumps: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
@@ -46,16 +49,18 @@ class Relay:
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         there, back = await asyncio.open_connection(*self._target)
-        for source, sink in ((reader, back), (there, writer)):
+        for source, sink, flowing in ((reader, back, self.to_broker), (there, writer, self.from_broker)):
             self._writers.add(sink)
-            pump = asyncio.create_task(self._pump(source, sink))
+            pump = asyncio.create_task(self._pump(source, sink, flowing))
             self._pumps.add(pump)
             pump.add_done_callback(self._pumps.discard)
 
-    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, flowing: asyncio.Event) -> None:
         with contextlib.suppress(OSError):
             while data := await source.read(1 << 16):
-                await self.flowing.wait()
+                await flowing.wait()
+                if flowing is self.to_broker:
+                    self.sent += data
                 sink.write(data)
                 await sink.drain()
         self._writers.discard(sink)

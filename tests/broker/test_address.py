@@ -11,7 +11,7 @@ from solstice.errors import UsageError
 def test_the_text_has_no_password_and_the_parameters_have_it() -> None:
     broker = address.parse("amqp://ci:s3cret%2F@broker.example:5673/%2Fci")
     assert broker.text == "amqp://ci@broker.example:5673/%2Fci"
-    assert broker.parameters.credentials.password == "s3cret/"
+    assert broker.parameters.credentials.password == "s3cret/"  # noqa: S105  no secret
     assert (broker.parameters.host, broker.parameters.port) == ("broker.example", 5673)
     assert broker.parameters.virtual_host == "/ci"
 
@@ -56,6 +56,9 @@ def test_the_connection_has_a_name_for_the_operator() -> None:
         "amqp://ci:pw@broker.example/%2F?ssl_options=s3cret(",
         "amqps://ci:pw@broker.example/%2F?ssl_options=['s3cret']",
         "amqps://ci:pw@broker.example/%2F?ssl_options={'cafile':'/s3cret'}",
+        "amqp://ci:pw@broker.example/%2F?client_properties=s3cret(",
+        "amqp://ci:pw@broker.example/%2F?client_properties=['s3cret']",
+        "amqp://ci:pw@broker.example/%2F?tcp_options='s3cret'",
     ],
 )
 def test_a_bad_url_is_refused_with_the_right_form_and_without_the_password(url: str) -> None:

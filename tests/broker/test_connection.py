@@ -20,16 +20,19 @@ from solstice.broker.connection import Broker, Delivery
 from solstice.broker.publisher import NotConfirmed, NotRouted, Outgoing
 from solstice.broker.topology import DEAD_LETTERS, EVENTS, RESULTS, Topology, event_key
 from solstice.errors import UsageError
+from tests.real.broker import Broker as RabbitMQ
 
 from .owner import JOBS, Owner, connected, operator, request, run, waiting, with_password
 from .relay import relayed
 
+BASIC_CANCEL = struct.pack(">HH", 60, 30)  # class and method, as they stand in the frame
+
 pytestmark = pytest.mark.broker
 
 
-def test_a_published_message_is_delivered_and_gone_when_acked(vhost: Any) -> None:
+def test_a_published_message_is_delivered_and_gone_when_acked(vhost: str) -> None:
     async def scenario() -> None:
-        async with connected(vhost.url) as (connection, owner):
+        async with connected(vhost) as (connection, owner):
             await connection.publish(request(1, headers={"k": "v"}))
             delivery = await owner.deliveries.get()
             connection.ack(delivery)
@@ -37,23 +40,23 @@ def test_a_published_message_is_delivered_and_gone_when_acked(vhost: Any) -> Non
         assert not delivery.redelivered
 
     run(scenario)
-    assert waiting(vhost.url, JOBS.queue) == 0
+    assert waiting(vhost, JOBS.queue) == 0
 
 
-def test_messages_are_persistent_json(vhost: Any) -> None:
+def test_messages_are_persistent_json(vhost: str) -> None:
     async def scenario() -> None:
-        async with connected(vhost.url) as (connection, _owner):
+        async with connected(vhost) as (connection, _owner):
             await connection.publish(Outgoing(EVENTS, event_key("succeeded", "ubuntu-22.04"), b"{}", "event-1"))
 
     run(scenario)
-    with operator(vhost.url) as channel:
+    with operator(vhost) as channel:
         _method, properties, _body = channel.basic_get(RESULTS, auto_ack=True)
     assert (properties.delivery_mode, properties.content_type) == (2, "application/json")
 
 
-def test_no_more_than_the_prefetch_is_delivered_without_an_ack(vhost: Any) -> None:
+def test_no_more_than_the_prefetch_is_delivered_without_an_ack(vhost: str) -> None:
     async def scenario() -> None:
-        async with connected(vhost.url, prefetch=2) as (connection, owner):
+        async with connected(vhost, prefetch=2) as (connection, owner):
             for number in range(1, 4):
                 await connection.publish(request(number))
             first = await owner.deliveries.get()
@@ -67,37 +70,37 @@ def test_no_more_than_the_prefetch_is_delivered_without_an_ack(vhost: Any) -> No
     run(scenario)
 
 
-def test_a_mandatory_message_without_a_queue_is_refused(vhost: Any) -> None:
+def test_a_mandatory_message_without_a_queue_is_refused(vhost: str) -> None:
     async def scenario() -> None:
-        async with connected(vhost.url) as (connection, _owner):
+        async with connected(vhost) as (connection, _owner):
             with pytest.raises(NotRouted, match=r"solstice\.jobs for nowhere"):
                 await connection.publish(Outgoing(JOBS.exchange, "nowhere", b"{}", "id", mandatory=True))
 
     run(scenario)
 
 
-def test_an_event_without_a_listener_is_no_error(vhost: Any) -> None:
+def test_an_event_without_a_listener_is_no_error(vhost: str) -> None:
     async def scenario() -> None:
-        async with connected(vhost.url) as (connection, _owner):
+        async with connected(vhost) as (connection, _owner):
             await connection.publish(Outgoing(EVENTS, "job.running.x", b"{}", "id"))
 
     run(scenario)
 
 
-def test_many_publishes_at_once_are_all_confirmed(vhost: Any) -> None:
+def test_many_publishes_at_once_are_all_confirmed(vhost: str) -> None:
     async def scenario() -> None:
-        async with connected(vhost.url) as (connection, _owner):
+        async with connected(vhost) as (connection, _owner):
             await asyncio.gather(
                 *(connection.publish(Outgoing(EVENTS, "job.failed.x", b"{}", str(n))) for n in range(500))
             )
 
     run(scenario)
-    assert waiting(vhost.url, RESULTS) == 500
+    assert waiting(vhost, RESULTS) == 500
 
 
-def test_a_publish_to_a_missing_exchange_leaves_the_consumer_alone(vhost: Any) -> None:
+def test_a_publish_to_a_missing_exchange_leaves_the_consumer_alone(vhost: str) -> None:
     async def scenario() -> None:
-        async with connected(vhost.url) as (connection, owner):
+        async with connected(vhost) as (connection, owner):
             await connection.publish(request(1))
             before = await owner.deliveries.get()
             with pytest.raises(NotConfirmed, match="no exchange 'nowhere'"):
@@ -110,7 +113,7 @@ def test_a_publish_to_a_missing_exchange_leaves_the_consumer_alone(vhost: Any) -
             assert owner.states.empty()
 
     run(scenario)
-    assert waiting(vhost.url, JOBS.queue) == 0
+    assert waiting(vhost, JOBS.queue) == 0
 
 
 async def _published(connection: Any, message: Outgoing) -> None:
@@ -125,12 +128,12 @@ async def _published(connection: Any, message: Outgoing) -> None:
 
 
 def test_after_a_loss_it_reconnects_and_an_unacked_delivery_comes_again(
-    vhost: Any, caplog: pytest.LogCaptureFixture
+    vhost: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
 
     async def scenario() -> None:
-        async with relayed(vhost.url) as relay, connected(relay.url) as (connection, owner):
+        async with relayed(vhost) as relay, connected(relay.url) as (connection, owner):
             await connection.publish(request(1))
             first = await owner.deliveries.get()
             relay.cut()
@@ -147,15 +150,16 @@ def test_after_a_loss_it_reconnects_and_an_unacked_delivery_comes_again(
             assert (await owner.deliveries.get()).message_id == "id-2"
 
     run(scenario)
-    assert waiting(vhost.url, JOBS.queue) == 1  # the second was not acked
+    assert waiting(vhost, JOBS.queue) == 1  # the second was not acked
 
 
-def test_a_restart_of_the_broker_is_survived(vhost: Any, broker: Any) -> None:
+def test_a_restart_of_the_broker_is_survived(vhost: str, broker: RabbitMQ) -> None:
     async def scenario() -> None:
-        async with connected(vhost.url) as (connection, owner):
+        async with connected(vhost) as (connection, owner):
             await connection.publish(request(1))
             await owner.deliveries.get()
-            await asyncio.to_thread(broker.restart)
+            await asyncio.to_thread(broker.stop)
+            await asyncio.to_thread(broker.start)
             await owner.said(Broker.DOWN)
             await owner.said(Broker.UP)
             again = await owner.deliveries.get()
@@ -168,10 +172,10 @@ def test_a_restart_of_the_broker_is_survived(vhost: Any, broker: Any) -> None:
     run(scenario)
 
 
-def test_a_publish_that_was_not_confirmed_before_the_loss_says_so(vhost: Any) -> None:
+def test_a_publish_that_was_not_confirmed_before_the_loss_says_so(vhost: str) -> None:
     async def scenario() -> None:
-        async with relayed(vhost.url) as relay, connected(relay.url) as (connection, owner):
-            relay.flowing.clear()
+        async with relayed(vhost) as relay, connected(relay.url) as (connection, owner):
+            relay.to_broker.clear()
             publishing = asyncio.create_task(connection.publish(request(1)))
             await asyncio.sleep(0)
             relay.cut()
@@ -184,9 +188,9 @@ def test_a_publish_that_was_not_confirmed_before_the_loss_says_so(vhost: Any) ->
     run(scenario)
 
 
-def test_unreachable_at_start_is_said_once_and_waited_out(vhost: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_unreachable_at_start_is_said_once_and_waited_out(vhost: str, caplog: pytest.LogCaptureFixture) -> None:
     async def scenario() -> None:
-        async with relayed(vhost.url, listening=False) as relay:
+        async with relayed(vhost, listening=False) as relay:
             owner = Owner()
             connection = owner.connection(relay.url)
             connection.start()
@@ -202,12 +206,12 @@ def test_unreachable_at_start_is_said_once_and_waited_out(vhost: Any, caplog: py
     assert len(caplog.records) == 1
 
 
-def test_a_wrong_password_is_fatal_and_stands_in_no_text(vhost: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_wrong_password_is_fatal_and_stands_in_no_text(vhost: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
 
     async def scenario() -> None:
         owner = Owner()
-        connection = owner.connection(with_password(vhost.url, "s3cret"))
+        connection = owner.connection(with_password(vhost, "s3cret"))
         connection.start()
         error = await owner.fatal
         await connection.close()
@@ -219,13 +223,13 @@ def test_a_wrong_password_is_fatal_and_stands_in_no_text(vhost: Any, caplog: pyt
     run(scenario)
 
 
-def test_a_queue_with_other_arguments_is_fatal_with_the_remedy(vhost: Any) -> None:
-    with operator(vhost.url) as channel:
+def test_a_queue_with_other_arguments_is_fatal_with_the_remedy(vhost: str) -> None:
+    with operator(vhost) as channel:
         channel.queue_declare(JOBS.queue, durable=True)
 
     async def scenario() -> None:
         owner = Owner()
-        connection = owner.connection(vhost.url)
+        connection = owner.connection(vhost)
         connection.start()
         error = await owner.fatal
         await connection.close()
@@ -235,10 +239,10 @@ def test_a_queue_with_other_arguments_is_fatal_with_the_remedy(vhost: Any) -> No
     run(scenario)
 
 
-def test_a_deleted_queue_is_declared_anew(vhost: Any) -> None:
+def test_a_deleted_queue_is_declared_anew(vhost: str) -> None:
     async def scenario() -> None:
-        async with connected(vhost.url) as (connection, owner):
-            with operator(vhost.url) as channel:
+        async with connected(vhost) as (connection, owner):
+            with operator(vhost) as channel:
                 channel.queue_delete(JOBS.queue)
             await owner.said(Broker.DOWN)
             await owner.said(Broker.UP)
@@ -248,13 +252,13 @@ def test_a_deleted_queue_is_declared_anew(vhost: Any) -> None:
     run(scenario)
 
 
-def test_paused_it_takes_nothing_and_resumed_it_goes_on(vhost: Any) -> None:
+def test_paused_it_takes_nothing_and_resumed_it_goes_on(vhost: str) -> None:
     async def scenario() -> None:
-        async with connected(vhost.url) as (connection, owner):
+        async with connected(vhost) as (connection, owner):
             connection.pause()
-            await _consumers(vhost.url, 0)
+            await _consumers(vhost, 0)
             await connection.publish(request(1))
-            assert await asyncio.to_thread(waiting, vhost.url, JOBS.queue) == 1
+            assert await asyncio.to_thread(waiting, vhost, JOBS.queue) == 1
             assert owner.deliveries.empty()
             connection.resume()
             connection.ack(await owner.deliveries.get())
@@ -262,15 +266,15 @@ def test_paused_it_takes_nothing_and_resumed_it_goes_on(vhost: Any) -> None:
     run(scenario)
 
 
-def test_paused_it_stays_paused_over_a_loss(vhost: Any) -> None:
+def test_paused_it_stays_paused_over_a_loss(vhost: str) -> None:
     async def scenario() -> None:
-        async with relayed(vhost.url) as relay, connected(relay.url) as (connection, owner):
+        async with relayed(vhost) as relay, connected(relay.url) as (connection, owner):
             connection.pause()
             relay.cut()
             await owner.said(Broker.DOWN)
             await owner.said(Broker.UP)
             await _published(connection, request(1))
-            assert await asyncio.to_thread(waiting, vhost.url, JOBS.queue) == 1
+            assert await asyncio.to_thread(waiting, vhost, JOBS.queue) == 1
             connection.resume()
             await owner.deliveries.get()
 
@@ -287,14 +291,14 @@ async def _consumers(url: str, wanted: int) -> None:
         await asyncio.sleep(0.02)
 
 
-def test_what_is_on_its_way_while_pausing_is_delivered_and_not_returned(vhost: Any) -> None:
+def test_what_is_on_its_way_while_pausing_is_delivered_and_not_returned(vhost: str) -> None:
     """pika would reject it, the broker put it back, and RabbitMQ 4 dead-letters what came back 20 times."""
     total = 600
 
     async def scenario() -> None:
-        async with connected(vhost.url, prefetch=20) as (connection, owner):
+        async with connected(vhost, prefetch=20) as (connection, owner):
             connection.pause()
-            await _consumers(vhost.url, 0)
+            await _consumers(vhost, 0)
             await asyncio.gather(*(connection.publish(request(n)) for n in range(total)))
             connection.resume()
             seen: list[Delivery] = []
@@ -312,6 +316,29 @@ def test_what_is_on_its_way_while_pausing_is_delivered_and_not_returned(vhost: A
     run(scenario)
 
 
+def test_what_arrives_between_cancel_and_its_answer_is_delivered(vhost: str) -> None:
+    """pika by itself would reject it."""
+
+    async def scenario() -> None:
+        async with relayed(vhost) as relay, connected(relay.url) as (connection, owner):
+            relay.from_broker.clear()
+            with operator(vhost) as channel:
+                channel.confirm_delivery()
+                channel.basic_publish(JOBS.exchange, JOBS.routing_key, b"on its way")
+            while await asyncio.to_thread(waiting, vhost, JOBS.queue):
+                await asyncio.sleep(0.02)
+            connection.pause()
+            while BASIC_CANCEL not in relay.sent:
+                await asyncio.sleep(0.02)
+            relay.from_broker.set()
+            delivery = await owner.deliveries.get()
+            assert (delivery.body, delivery.redelivered) == (b"on its way", False)
+            connection.ack(delivery)
+
+    run(scenario)
+    assert waiting(vhost, JOBS.queue) == 0
+
+
 class _FarFuture(pika.BasicProperties):  # type: ignore[misc]
     """A header with a date beyond what Python knows; pika itself cannot write one."""
 
@@ -321,10 +348,10 @@ class _FarFuture(pika.BasicProperties):  # type: ignore[misc]
         return [b"".join(super().encode()).replace(written, b"\x7f" + b"\xff" * 7)]
 
 
-def test_a_header_that_pika_cannot_decode_does_not_cut_the_connection(vhost: Any) -> None:
+def test_a_header_that_pika_cannot_decode_does_not_cut_the_connection(vhost: str) -> None:
     async def scenario() -> None:
-        async with connected(vhost.url) as (connection, owner):
-            with operator(vhost.url) as channel:
+        async with connected(vhost) as (connection, owner):
+            with operator(vhost) as channel:
                 channel.basic_publish(JOBS.exchange, JOBS.routing_key, b"poison", _FarFuture())
             delivery = await owner.deliveries.get()
             connection.ack(delivery)
@@ -334,10 +361,10 @@ def test_a_header_that_pika_cannot_decode_does_not_cut_the_connection(vhost: Any
     run(scenario)
 
 
-def test_closing_does_not_wait_for_a_broker_that_hangs(vhost: Any) -> None:
+def test_closing_does_not_wait_for_a_broker_that_hangs(vhost: str) -> None:
     async def scenario() -> None:
-        async with relayed(vhost.url) as relay, connected(relay.url) as (connection, _owner):
-            relay.flowing.clear()
+        async with relayed(vhost) as relay, connected(relay.url) as (connection, _owner):
+            relay.to_broker.clear()
             began = time.monotonic()
             await connection.close(timeout=0.2)
             assert time.monotonic() - began < 2
@@ -345,10 +372,10 @@ def test_closing_does_not_wait_for_a_broker_that_hangs(vhost: Any) -> None:
     run(scenario)
 
 
-def test_closing_during_the_login_is_at_once(vhost: Any) -> None:
+def test_closing_during_the_login_is_at_once(vhost: str) -> None:
     async def scenario() -> None:
-        async with relayed(vhost.url) as relay:
-            relay.flowing.clear()
+        async with relayed(vhost) as relay:
+            relay.to_broker.clear()
             connection = Owner().connection(relay.url)
             connection.start()
             await asyncio.sleep(0.2)
@@ -359,25 +386,25 @@ def test_closing_during_the_login_is_at_once(vhost: Any) -> None:
     run(scenario)
 
 
-def test_results_wait_in_their_queue_and_other_events_do_not(vhost: Any) -> None:
+def test_results_wait_in_their_queue_and_other_events_do_not(vhost: str) -> None:
     async def scenario() -> None:
-        async with connected(vhost.url) as (connection, _owner):
+        async with connected(vhost) as (connection, _owner):
             for state in ("running", "accepted", "succeeded", "timed_out", "rejected"):
                 await connection.publish(Outgoing(EVENTS, event_key(state, "ubuntu-22.04"), b"{}", state))
 
     run(scenario)
-    assert waiting(vhost.url, RESULTS) == 3
+    assert waiting(vhost, RESULTS) == 3
 
 
-def test_another_queue_has_dead_letters_of_its_own(vhost: Any) -> None:
+def test_another_queue_has_dead_letters_of_its_own(vhost: str) -> None:
     topology = Topology(exchange="e", queue="q", routing_key="k")
 
     async def scenario() -> None:
-        async with connected(vhost.url, topology) as (connection, _owner):
+        async with connected(vhost, topology) as (connection, _owner):
             await connection.publish(Outgoing(DEAD_LETTERS, topology.dead_letter_queue, b"{}", "id", mandatory=True))
 
     run(scenario)
-    assert waiting(vhost.url, "q.dlq") == 1
+    assert waiting(vhost, "q.dlq") == 1
 
 
 _ONE_THREAD = """
@@ -403,11 +430,12 @@ asyncio.run(main())
 """
 
 
-def test_connected_by_host_name_the_process_has_one_thread(vhost: Any) -> None:
-    assert "@localhost:" in vhost.url
+def test_connected_by_host_name_the_process_has_one_thread(vhost: str) -> None:
+    url = vhost.replace("@127.0.0.1:", "@localhost:")
+    assert "@localhost:" in url
     environment = {**os.environ, "PYTHONPATH": os.fspath(Path(__file__).parents[2])}
     done = subprocess.run(
-        [sys.executable, "-c", _ONE_THREAD, vhost.url],
+        [sys.executable, "-c", _ONE_THREAD, url],
         capture_output=True,
         text=True,
         timeout=30,

@@ -81,16 +81,16 @@ def test_plain_headers_are_kept_and_the_message_id_is_too() -> None:
 
 
 @pytest.mark.broker
-def test_a_dead_letter_arrives_with_its_headers(vhost: Any) -> None:
+def test_a_dead_letter_arrives_with_its_headers(vhost: str) -> None:
     async def scenario() -> None:
-        async with connected(vhost.url) as (connection, _owner):
+        async with connected(vhost) as (connection, _owner):
             body, kept = dead_letter(b"\xff not json", {"trace": "abc"}, Cause.INVALID, "not UTF-8 — really", "id-1")
             await connection.publish(
                 Outgoing(DEAD_LETTERS, JOBS.dead_letter_queue, body, "id-1", headers=kept, mandatory=True)
             )
 
     run(scenario)
-    with operator(vhost.url) as channel:
+    with operator(vhost) as channel:
         _method, properties, body = channel.basic_get(JOBS.dead_letter_queue, auto_ack=True)
     assert body == b"\xff not json"
     assert properties.message_id == "id-1"

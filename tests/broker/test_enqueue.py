@@ -24,11 +24,11 @@ DOCUMENT = {"schema_version": 1, "request_id": "0" * 8, "runs_on": "x", "steps":
 
 
 @pytest.fixture
-def served(vhost: Any) -> Iterator[Any]:
+def served(vhost: str) -> str:
     """A vhost where `serve` has been once."""
 
     async def scenario() -> None:
-        async with connected(vhost.url):
+        async with connected(vhost):
             pass
 
     run(scenario)
@@ -44,29 +44,29 @@ def soon() -> float:
     return time.monotonic() + 20.0
 
 
-def test_a_request_is_in_the_queue_with_its_id(served: Any) -> None:
-    publish_request(served.url, JOBS, DOCUMENT)
-    with operator(served.url) as channel:
+def test_a_request_is_in_the_queue_with_its_id(served: str) -> None:
+    publish_request(served, JOBS, DOCUMENT)
+    with operator(served) as channel:
         _method, properties, body = channel.basic_get(JOBS.queue, auto_ack=True)
     assert json.loads(body) == DOCUMENT
     assert (properties.message_id, properties.delivery_mode) == ("00000000", 2)
 
 
-def test_a_request_without_a_queue_is_an_error_with_the_remedy(served: Any) -> None:
+def test_a_request_without_a_queue_is_an_error_with_the_remedy(served: str) -> None:
     with pytest.raises(UsageError, match="no queue is bound") as caught:
-        publish_request(served.url, Topology(routing_key="other"), DOCUMENT)
+        publish_request(served, Topology(routing_key="other"), DOCUMENT)
     assert "start `solstice serve` once" in caught.value.remedy
 
 
-def test_a_request_to_a_broker_never_served_is_an_error_with_the_remedy(vhost: Any) -> None:
+def test_a_request_to_a_broker_never_served_is_an_error_with_the_remedy(vhost: str) -> None:
     with pytest.raises(UsageError, match=r"no exchange 'solstice\.jobs'") as caught:
-        publish_request(vhost.url, JOBS, DOCUMENT)
+        publish_request(vhost, JOBS, DOCUMENT)
     assert "start `solstice serve` once" in caught.value.remedy
 
 
-def test_a_refused_credential_is_an_error_without_the_password(vhost: Any) -> None:
+def test_a_refused_credential_is_an_error_without_the_password(vhost: str) -> None:
     with pytest.raises(UsageError, match="refused the credential") as caught:
-        publish_request(with_password(vhost.url, "s3cret"), JOBS, DOCUMENT)
+        publish_request(with_password(vhost, "s3cret"), JOBS, DOCUMENT)
     assert "s3cret" not in str(caught.value)
 
 
@@ -77,36 +77,36 @@ def test_an_unreachable_broker_is_an_error_that_names_it() -> None:
         publish_request(f"amqp://ci:s3cret@127.0.0.1:{port}/%2F", JOBS, DOCUMENT)
 
 
-def test_the_listener_yields_one_jobs_events_up_to_the_terminal_one(served: Any) -> None:
+def test_the_listener_yields_one_jobs_events_up_to_the_terminal_one(served: str) -> None:
     heard: list[Event] = []
-    with ResultListener(served.url) as listener:
-        with operator(served.url) as channel:
+    with ResultListener(served) as listener:
+        with operator(served) as channel:
             channel.basic_publish(EVENTS, "job.succeeded.x", b"not json")
-        publish_event(served.url, job="other", state="succeeded")
-        publish_event(served.url, job="mine", state="running")
-        publish_event(served.url, job="mine", state="failed")
-        publish_event(served.url, job="mine", state="succeeded")
+        publish_event(served, job="other", state="succeeded")
+        publish_event(served, job="mine", state="running")
+        publish_event(served, job="mine", state="failed")
+        publish_event(served, job="mine", state="succeeded")
         last = listener.wait("mine", soon(), heard.append)
     assert [event["state"] for event in heard] == ["running", "failed"]
     assert last == {"job": "mine", "state": "failed"}
 
 
-def test_the_listener_gives_up_at_its_deadline(served: Any) -> None:
-    with ResultListener(served.url) as listener:
+def test_the_listener_gives_up_at_its_deadline(served: str) -> None:
+    with ResultListener(served) as listener:
         began = time.monotonic()
         assert listener.wait("mine", began + 0.1, lambda _event: None) is None
         assert time.monotonic() - began < 5
 
 
-def test_the_listeners_queue_is_gone_with_it(served: Any) -> None:
-    with ResultListener(served.url) as listener:
+def test_the_listeners_queue_is_gone_with_it(served: str) -> None:
+    with ResultListener(served) as listener:
         queue = listener._queue
-    with operator(served.url) as channel, pytest.raises(Exception, match="no queue"):
+    with operator(served) as channel, pytest.raises(Exception, match="no queue"):
         channel.queue_declare(queue, passive=True)
 
 
-def test_listening_to_a_broker_never_served_is_an_error_with_the_remedy(vhost: Any) -> None:
-    with pytest.raises(UsageError, match=r"no exchange 'solstice\.events'") as caught, ResultListener(vhost.url):
+def test_listening_to_a_broker_never_served_is_an_error_with_the_remedy(vhost: str) -> None:
+    with pytest.raises(UsageError, match=r"no exchange 'solstice\.events'") as caught, ResultListener(vhost):
         pass
     assert "start `solstice serve` once" in caught.value.remedy
 
