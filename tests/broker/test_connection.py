@@ -172,6 +172,22 @@ def test_a_restart_of_the_broker_is_survived(vhost: str, broker: RabbitMQ) -> No
     run(scenario)
 
 
+def test_a_memory_alarm_is_said_and_the_publish_waits_for_its_end(vhost: str, broker: RabbitMQ) -> None:
+    async def scenario() -> None:
+        async with connected(vhost) as (connection, owner):
+            await asyncio.to_thread(broker.control, "set_vm_memory_high_watermark", "0")
+            try:
+                publishing = asyncio.create_task(connection.publish(request(1)))
+                assert "memory" in await owner.said(Broker.BLOCKED)
+                assert not publishing.done()
+            finally:
+                await asyncio.to_thread(broker.control, "set_vm_memory_high_watermark", "0.4")
+            await owner.said(Broker.UP)
+            await publishing
+
+    run(scenario)
+
+
 def test_a_publish_that_was_not_confirmed_before_the_loss_says_so(vhost: str) -> None:
     async def scenario() -> None:
         async with relayed(vhost) as relay, connected(relay.url) as (connection, owner):
