@@ -56,7 +56,8 @@ class Channel:
 
     def pending(self) -> list[Message]:
         """Every message that is there now, without waiting.  Raises `Closed` when there is none and never will be."""
-        while not self._eof and self.wait(0.0):
+        # not `wait`: with a message already taken in, it is true while the socket has nothing, and the read would block
+        while not self._eof and self._readable(0.0):
             self._read()
         if self._eof and not self._ready:
             raise Closed
@@ -68,6 +69,9 @@ class Channel:
         """True as soon as `receive` would not block; False when `deadline` (monotonic) passes first."""
         if self._ready or self._eof:
             return True
+        return self._readable(deadline)
+
+    def _readable(self, deadline: float | None) -> bool:
         poll = select.poll()
         poll.register(self._sock, select.POLLIN)
         timeout = None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000
