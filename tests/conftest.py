@@ -1,0 +1,115 @@
+"""What every test may ask for, the environment in pytest's header, and the proof that nothing is left running.
+
+The fixtures that start servers are session-wide and lazy: a run that selects no such test starts none of them.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+import uuid
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+from tests.real import guests, leftovers
+from tests.real.broker import Broker
+from tests.real.libvirtd import Libvirtd
+
+_roots = pytest.StashKey[Path]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    os.environ[leftovers.MARKER] = uuid.uuid4().hex
+    # not under pytest's own folders, which are closed to others: QEMU runs as a user of its own
+    root = Path(tempfile.mkdtemp(prefix="solstice-tests-"))
+    root.chmod(0o711)
+    config.stash[_roots] = root
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    shutil.rmtree(config.stash[_roots])
+
+
+def pytest_report_header() -> list[str]:
+    python = ", ".join(f"{name} {_library(name)}" for name in ("pika", "libvirt-python", "SQLAlchemy"))
+    packages = ", ".join(
+        f"{name} {_package(name)}" for name in ("libvirt-daemon", "qemu-system-x86", "rabbitmq-server", "cloud-init")
+    )
+    return [f"python {platform.python_version()}, {python}", f"{platform.system()} {platform.release()}, {packages}"]
+
+
+def _library(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "missing"
+
+
+def _package(name: str) -> str:
+    argv = ["dpkg-query", "--show", "--showformat=${Version}", name]
+    try:
+        return subprocess.run(argv, capture_output=True, text=True, timeout=10, check=True).stdout or "missing"
+    except (OSError, subprocess.CalledProcessError):
+        return "missing"
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """After the last fixture is gone, no process of this run may be left."""
+    left = leftovers.find(session.config.stash[_roots])
+    if left:
+        for process in left:
+            print(f"\nleft running by the tests, killed now: {process}")
+            process.kill()
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.fixture
+def reachable(pytestconfig: pytest.Config) -> Iterator[Path]:
+    """An empty folder of this test alone, with a short path, which QEMU's user can enter; removed afterwards."""
+    folder = Path(tempfile.mkdtemp(prefix="", dir=pytestconfig.stash[_roots]))
+    folder.chmod(0o711)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def libvirtd() -> Iterator[Libvirtd]:
+    """A libvirtd that answers at `libvirtd.uri`; its default network may not be active."""
+    server = Libvirtd()
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def broker() -> Iterator[Broker]:
+    """A RabbitMQ of this run alone."""
+    server = Broker()
+    server.start()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def vhost(broker: Broker) -> str:
+    """The AMQP URL of a fresh virtual host, so that no test meets the queues of another."""
+    return broker.new_vhost()
+
+
+@pytest.fixture(scope="session")
+def tiny_image() -> Path:
+    """The tiny guest's qcow2, read-only, where QEMU may not reach it: copy it."""
+    return guests.tiny_image()
+
+
+@pytest.fixture(scope="session")
+def debian_image() -> Path:
+    """The Debian guest's qcow2, read-only, where QEMU may not reach it: copy it."""
+    return guests.debian_image()
