@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import platform
+import secrets
 import shutil
 import subprocess
 import tempfile
@@ -73,7 +74,9 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 @pytest.fixture
 def reachable(pytestconfig: pytest.Config) -> Iterator[Path]:
     """An empty folder of this test alone, with a short path, which QEMU's user can enter; removed afterwards."""
-    folder = Path(tempfile.mkdtemp(prefix="", dir=pytestconfig.stash[_roots]))
+    # a name that is a host name as well: mkdtemp would put underscores into it
+    folder = pytestconfig.stash[_roots] / secrets.token_hex(4)
+    folder.mkdir()
     folder.chmod(0o711)
     yield folder
     shutil.rmtree(folder)

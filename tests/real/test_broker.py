@@ -54,12 +54,14 @@ def test_the_default_user_of_rabbitmq_is_unknown(broker: Broker) -> None:
     assert broker.control("list_users", "--no-table-headers").split("\t")[0] == broker.user
 
 
-def test_a_quorum_queue_survives_a_kill_and_a_stop_and_nothing_survives_close(own: Broker) -> None:
+def test_a_quorum_queue_survives_a_stop_and_a_kill_and_nothing_survives_close(own: Broker) -> None:
     url = own.new_vhost()
     put(url)
-    own.kill()
-    own.start()
+    # in this order: killed right after the queue was declared, RabbitMQ 3.10 came back with the queue but without a
+    # leader for it, and answered INTERNAL_ERROR after a minute
     own.stop()
+    own.start()
+    own.kill()
     own.start()
     assert get(url) == b"message"
     folder = own.control("eval", 'os:getenv("HOME").').strip().strip('"')
