@@ -40,7 +40,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 def pytest_report_header() -> list[str]:
     python = ", ".join(f"{name} {_library(name)}" for name in ("pika", "libvirt-python", "SQLAlchemy"))
     packages = ", ".join(
-        f"{name} {_package(name)}" for name in ("libvirt-daemon", "qemu-system-x86", "rabbitmq-server", "cloud-init")
+        f"{name} {_package(name)}" for name in ("libvirt-daemon", "qemu-system-x86", "rabbitmq-server")
     )
     return [f"python {platform.python_version()}, {python}", f"{platform.system()} {platform.release()}, {packages}"]
 

@@ -49,8 +49,8 @@ USER_DATA = f"""\
 #!/bin/sh
 exec 3>/dev/virtio-ports/{PORT}
 echo "host=$(hostname)" >&3
-until address=$(ip -4 addr | grep -o '192[.]168[.][0-9.]*'); do sleep 0.1; done
-echo "address=$address" >&3
+until address=$(ip -4 addr | grep -o 'inet 192[.]168[.][0-9.]*'); do sleep 0.1; done
+echo "$address" >&3
 """
 
 
@@ -129,7 +129,7 @@ def test_the_tiny_guest_boots_to_its_user_data_and_ends_at_the_power_button(
     guest = boot(tiny_image, 256)
     said = guest.lines()
     assert next(said) == f"host={guest.name}\n"
-    assert next(said).startswith("address=192.168.")
+    assert next(said).startswith("inet 192.168.")
     assert virsh("shutdown", guest.name, "--mode", "acpi").returncode == 0
     assert list(said) == []
     guest.wait_until_gone()
@@ -143,7 +143,7 @@ def test_the_debian_guest_runs_its_user_data_with_stock_cloud_init_and_ends_at_t
     guest = boot(debian_image, 1024)
     said = guest.lines()
     assert next(said) == f"host={guest.name}\n"
-    assert next(said).startswith("address=192.168.")
+    assert next(said).startswith("inet 192.168.")
     assert virsh("shutdown", guest.name, "--mode", "acpi").returncode == 0
     assert list(said) == []
     guest.wait_until_gone()
