@@ -37,11 +37,11 @@ class ForkServer:
         signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
         while True:
-            ready, _, _ = select.select([self._sock, reaper], [], [])
+            ready, _, _ = select.select([self._sock.fileno(), reaper], [], [])
             if reaper in ready:
                 os.read(reaper, 4096)
                 self._reap()
-            if self._sock in ready and not self._serve():
+            if self._sock.fileno() in ready and not self._serve():
                 return
 
     def _serve(self) -> bool:

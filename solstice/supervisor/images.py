@@ -1,0 +1,60 @@
+"""The supervisor's end of the images process: which image is ready, and why another is not."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+
+from solstice.images import messages
+from solstice.model import Image
+from solstice.protocol.lines import Message
+from solstice.supervisor.child import Child
+from solstice.supervisor.streams import Stream
+
+log = logging.getLogger(__name__)
+
+
+class Images:
+    """`on_change` is called with an image's name when it becomes ready or fails."""
+
+    def __init__(self, images: Iterable[Image], on_change: Callable[[str], None]) -> None:
+        self._configure = messages.Configure(tuple(images))
+        self._on_change = on_change
+        self._child = Child("solstice.images", self._on_start, self._on_message)
+        self.ready: dict[str, messages.Ready] = {}
+        self.failed: dict[str, messages.Failed] = {}
+        self.progress: dict[str, messages.Progress] = {}
+
+    def start(self) -> None:
+        self._child.start()
+
+    async def close(self) -> None:
+        await self._child.close()
+
+    def state(self, name: str) -> str:
+        """What a person is told of one image."""
+        if name in self.ready:
+            return "ready"
+        if name in self.failed:
+            return f"failed: {self.failed[name].why}"
+        percent = self.progress[name].percent if name in self.progress else None
+        return (
+            "waiting" if name not in self.progress else f"fetching {'' if percent is None else f'{percent}%'}".strip()
+        )
+
+    def _on_start(self, stream: Stream) -> None:
+        stream.send(messages.encode(self._configure))
+
+    def _on_message(self, message: Message) -> None:
+        match messages.report(message):
+            case messages.Progress() as progress:
+                self.progress[progress.image] = progress
+            case messages.Ready() as ready:
+                self.ready[ready.image] = ready
+                self.failed.pop(ready.image, None)
+                log.info("image is ready", extra={"image": ready.image, "path": str(ready.path)})
+                self._on_change(ready.image)
+            case messages.Failed() as failed:
+                self.failed[failed.image] = failed
+                log.error("image cannot be had: %s (%s)", failed.why, failed.remedy, extra={"image": failed.image})
+                self._on_change(failed.image)

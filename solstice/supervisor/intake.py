@@ -1,0 +1,109 @@
+"""Deliveries become jobs, or dead letters: parse, validate, resolve, store, and only then ack.
+
+A delivery is acked when its job is in the store, or when a copy of it with the reason stands in the dead-letter queue.
+If either fails, it is not acked, and the broker delivers it again.  The same request again is a no-op.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import uuid
+from collections.abc import Callable
+
+from solstice.broker.connection import Connection, Delivery
+from solstice.broker.deadletter import dead_letter
+from solstice.broker.publisher import NotConfirmed, Outgoing
+from solstice.broker.topology import DEAD_LETTERS, Topology
+from solstice.config.imagemap import ImageMap
+from solstice.errors import Cause, RequestError
+from solstice.host import clock
+from solstice.model import JobRequest
+from solstice.protocol import jobrequest
+from solstice.supervisor.jobs import Job
+from solstice.supervisor.store import Store
+
+log = logging.getLogger(__name__)
+
+
+class Intake:
+    """`on_job` is called with each job that is new; `on_change` after each stored event."""
+
+    def __init__(
+        self, image_map: ImageMap, store: Store, on_job: Callable[[Job], None], on_change: Callable[[], None]
+    ) -> None:
+        self._map = image_map
+        self._store = store
+        self._on_job = on_job
+        self._on_change = on_change
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def job(self, request: JobRequest, attempt: int = 1) -> Job:
+        """The job that a request describes on this host.  Raises `RequestError` if it can never run here."""
+        image = self._map.resolve(request.runs_on)
+        if image is None:
+            labels = ", ".join(self._map.labels())
+            raise RequestError(
+                f"runs_on: {request.runs_on} is no label of this host, which has {labels}", Cause.UNSCHEDULABLE
+            )
+        resources = self._map.resources(request.size, image)
+        return Job(request, request.runs_on or self._map.default_label, image, resources, attempt)
+
+    async def accept(self, request: JobRequest) -> bool:
+        """Store a request as a job; False if it was there before.  Raises `RequestError`."""
+        job = self.job(request)
+        document = jobrequest.to_document(request)
+        answer = await self._store.change(
+            "accept", request=document, label=job.label, image=job.image.name, at=clock.wall()
+        )
+        context = {"job": job.id, "label": job.label}
+        if not answer["new"]:
+            log.info("request seen before, nothing to do", extra={**context, "state": answer["state"]})
+            return False
+        log.info("job accepted", extra={**context, "image": job.image.name, "source": request.source})
+        self._on_job(job)
+        self._on_change()
+        return True
+
+    def deliver(self, connection: Connection, topology: Topology, delivery: Delivery) -> None:
+        """Take one delivery; returns at once."""
+        task = asyncio.create_task(self._take(connection, topology, delivery))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def settled(self, timeout: float) -> None:
+        """Wait until every delivery that was taken is stored and acked, at most `timeout` seconds."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=timeout)
+
+    async def _take(self, connection: Connection, topology: Topology, delivery: Delivery) -> None:
+        try:
+            await self.accept(jobrequest.parse(delivery.body))
+        except RequestError as error:
+            # Not confirmed: the connection is lost, and the broker delivers the original again.
+            with contextlib.suppress(NotConfirmed):
+                await self._reject(connection, topology, delivery, error)
+                connection.ack(delivery)
+        else:
+            connection.ack(delivery)
+
+    async def _reject(
+        self, connection: Connection, topology: Topology, delivery: Delivery, error: RequestError
+    ) -> None:
+        request_id = _uuid(delivery.message_id)
+        message_id = delivery.message_id or str(uuid.uuid4())
+        body, headers = dead_letter(delivery.body, delivery.headers, error.cause, error.why, delivery.message_id)
+        await connection.publish(Outgoing(DEAD_LETTERS, topology.dead_letter_queue, body, message_id, headers))
+        await self._store.change(
+            "reject", request_id=request_id, cause=error.cause.value, detail=error.why, at=clock.wall()
+        )
+        log.warning("request rejected: %s", error.cause, extra={"message_id": message_id, "detail": error.why})
+        self._on_change()
+
+
+def _uuid(text: str) -> str | None:
+    try:
+        return str(uuid.UUID(text))
+    except ValueError:
+        return None

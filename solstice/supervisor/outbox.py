@@ -1,0 +1,72 @@
+"""Publishes what waits in the store's outbox, and deletes it when the broker has confirmed.
+
+At least once: what was confirmed but not yet deleted when something died is published again, with the same message
+id.  While the broker is away the events wait in the store and nothing of them is in memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from solstice.broker.connection import Broker, Connection
+from solstice.broker.publisher import NotConfirmed, Outgoing
+from solstice.broker.topology import EVENTS
+from solstice.supervisor.store import Store, StoreRefused
+
+PAGE = 100
+RETRY_DELAY = 1.0
+
+log = logging.getLogger(__name__)
+
+
+class Outbox:
+    def __init__(self, store: Store, connection: Connection) -> None:
+        self._store = store
+        self._connection = connection
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._keep(), name="outbox")
+
+    def wake(self) -> None:
+        """There may be something to publish, or somebody to publish to."""
+        self._wake.set()
+
+    async def close(self, timeout: float) -> None:
+        """Publish what waits, for at most `timeout` seconds; the rest is published at the next start."""
+        if self._task is None:
+            return
+        self._task.cancel()
+        await asyncio.wait({self._task})
+        try:
+            async with asyncio.timeout(timeout):
+                await self._flush()
+        except (TimeoutError, NotConfirmed, StoreRefused):
+            log.warning("events are left to be published at the next start")
+
+    async def _keep(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            try:
+                await self._flush()
+            except (NotConfirmed, StoreRefused) as error:
+                log.debug("outbox waits: %s", error)
+                await asyncio.sleep(RETRY_DELAY)
+                self._wake.set()
+
+    async def _flush(self) -> None:
+        """Publish everything.  Raises `NotConfirmed`, `StoreRefused`."""
+        while self._connection.state is Broker.UP:
+            events = (await self._store.ask("outbox", limit=PAGE))["events"]
+            if not events:
+                return
+            # Tasks begin in order, and each has handed its message to the one channel before it first waits.
+            await asyncio.gather(*(self._publish(event) for event in events))
+            await self._store.ask("sent", message_ids=[event["message_id"] for event in events])
+
+    async def _publish(self, event: dict[str, str]) -> None:
+        body = event["body"].encode()
+        await self._connection.publish(Outgoing(EVENTS, event["routing_key"], body, event["message_id"]))

@@ -1,0 +1,56 @@
+"""JSON lines over a socket, for the supervisor's loop: reading waits, writing never does.
+
+What is sent is buffered until the peer takes it; a child that is stopped costs memory of what it was told, which is
+little, and no time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+from solstice.protocol.lines import Lines, Message, encode
+
+_CHUNK = 1 << 16
+
+
+class Stream:
+    """One end of a stream of messages; owns its socket."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._lines = Lines()
+
+    @classmethod
+    async def over(cls, sock: socket.socket) -> Stream:
+        return cls(*await asyncio.open_unix_connection(sock=sock))
+
+    def send(self, message: Mapping[str, Any]) -> None:
+        """Send without waiting; to a peer that is gone it goes nowhere, as `messages` will tell."""
+        self._writer.write(encode(message))
+
+    async def messages(self) -> AsyncIterator[Message]:
+        """Every message until the peer closes its end.  Raises `BadLine`."""
+        while True:
+            try:
+                data = await self._reader.read(_CHUNK)
+            except ConnectionError:
+                return
+            if not data:
+                return
+            for message in self._lines.feed(data):
+                yield message
+
+    async def drained(self) -> None:
+        """Wait until what was sent has mostly left."""
+        with contextlib.suppress(ConnectionError):
+            await self._writer.drain()
+
+    async def close(self) -> None:
+        self._writer.close()
+        with contextlib.suppress(ConnectionError):
+            await self._writer.wait_closed()
