@@ -109,7 +109,7 @@ def _event_of(job: str, body: bytes) -> Event | None:
         event = json.loads(body)
     except (ValueError, RecursionError):
         return None
-    if isinstance(event, dict) and event.get("job") == job:
+    if isinstance(event, dict) and event.get("job_id", event.get("request_id")) == job:
         return event
     return None
 

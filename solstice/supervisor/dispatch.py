@@ -148,7 +148,7 @@ class Dispatch:
         for label, limit in self._settings.capacity_map.items():
             image = self._map.resolve(label)
             if image is None:
-                log.info("CAPACITY_MAP names a label that the image map does not have", extra={"label": label})
+                log.debug("CAPACITY_MAP names a label that the image map does not have", extra={"label": label})
             else:
                 limits[image.name] = min(limit, limits.get(image.name, limit))
         return limits

@@ -82,13 +82,13 @@ def test_the_listener_yields_one_jobs_events_up_to_the_terminal_one(served: str)
     with ResultListener(served) as listener:
         with operator(served) as channel:
             channel.basic_publish(EVENTS, "job.succeeded.x", b"not json")
-        publish_event(served, job="other", state="succeeded")
-        publish_event(served, job="mine", state="running")
-        publish_event(served, job="mine", state="failed")
-        publish_event(served, job="mine", state="succeeded")
+        publish_event(served, job_id="other", state="succeeded")
+        publish_event(served, job_id="mine", state="running")
+        publish_event(served, job_id="mine", state="failed")
+        publish_event(served, job_id="mine", state="succeeded")
         last = listener.wait("mine", soon(), heard.append)
     assert [event["state"] for event in heard] == ["running", "failed"]
-    assert last == {"job": "mine", "state": "failed"}
+    assert last == {"job_id": "mine", "state": "failed"}
 
 
 def test_the_listener_gives_up_at_its_deadline(served: str) -> None:
