@@ -27,13 +27,17 @@ TIMEOUT = 15.0
 
 
 class Peer:
-    """One start of the runner; `state` is what the guest keeps over a reboot, `path` its PATH."""
+    """One start of the runner; `state` is what the guest keeps over a reboot, `path` its PATH.
+
+    `transcript` has every byte that the guest sent.
+    """
 
     def __init__(self, state: Path, path: str, environment: Mapping[str, str] | None = None) -> None:
         self._master, self._slave = pty.openpty()
         self._decoder = Decoder(NONCE, GUARD)
         self._events: list[Event] = []
         self._output = bytearray()
+        self.transcript = bytearray()
         # TAG is how the leftovers are found: a step has a session of its own
         self._tag = f"SOLSTICE_TEST_PEER={os.getpid()}.{self._master}.{time.monotonic_ns()}"
         name, _, value = self._tag.partition("=")
@@ -117,7 +121,9 @@ class Peer:
         return event, self.output()
 
     def _read(self) -> None:
-        for event in self._decoder.feed(os.read(self._master, 1 << 16)):
+        data = os.read(self._master, 1 << 16)
+        self.transcript += data
+        for event in self._decoder.feed(data):
             if isinstance(event, Output):
                 self._output += event.data
             else:

@@ -1,0 +1,1 @@
+"""Whole jobs: a real `solstice serve` with a real broker, a real libvirtd and real guests."""

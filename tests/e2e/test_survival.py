@@ -1,0 +1,136 @@
+"""Workers that die or hang, a fork server that hangs, and a supervisor that is told to stop."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.e2e.conftest import Make
+from tests.e2e.service import Service
+
+pytestmark = [pytest.mark.broker, pytest.mark.libvirt]
+
+
+def test_a_worker_killed_while_its_vm_boots_costs_one_attempt(make: Make) -> None:
+    service = make(MAX_CONCURRENCY="1")
+    service.start()
+
+    def kill(job: str) -> None:
+        service.said(rf"attempt is booting .*job={job}")
+        service.worker(job).send_signal(signal.SIGKILL)
+
+    event = service.outcome("true", during=kill)
+    assert (event["state"], event["cause"]) == ("errored", "infra.worker_crashed")
+    assert "SIGKILL" in event["detail"]
+    service.done(event["job_id"])
+    service.assert_nothing_left(event["job_id"])
+    assert service.outcome("true")["state"] == "succeeded"
+
+
+def test_while_a_worker_hangs_other_jobs_start_and_finish(service: Service) -> None:
+    hung = service.submit("true")
+    service.said(rf"attempt is booting .*job={hung}")
+    worker = service.worker(hung)
+    worker.suspend()
+    try:
+        assert service.outcome("true")["state"] == "succeeded"
+        assert [active["job"] for active in service.ask("status")["active"]].count(hung) == 1
+    finally:
+        worker.resume()
+    service.done(hung)
+    service.assert_nothing_left(hung)
+
+
+def test_while_the_fork_server_is_stopped_the_supervisor_goes_on(service: Service) -> None:
+    forkserver = service.child("solstice: forkserver")
+    forkserver.suspend()
+    try:
+        job = service.submit("true")
+        service.said(rf"attempt started .*job={job}")
+        assert [active["job"] for active in service.ask("status")["active"]] == [job]
+    finally:
+        forkserver.resume()
+    service.done(job)
+    assert service.ask("job", job=job)["job"]["state"] == "succeeded"
+
+
+def test_sigterm_shuts_the_guest_down_and_puts_the_job_back(make: Make) -> None:
+    service = make(DRAIN_TIMEOUT="0")
+    service.start()
+    job = service.submit("echo begun; sleep 3600")
+    service.said(rf"attempt is running .*job={job}")
+    tree = [service.process.pid, *(child.pid for child in psutil.Process(service.process.pid).children(recursive=True))]
+    assert service.end(signal.SIGTERM) == 0
+    assert "tiny-guest: power button" in service.log(job, name="console.log")
+    assert not [pid for pid in tree if psutil.pid_exists(pid)]
+    service.assert_nothing_left(job)
+    service.start()
+    service.said(rf"attempt is running .*job={job} .*attempt=2")
+    row = service.ask("job", job=job)
+    assert row["job"]["counted"] == 1
+    assert [attempt["cause"] for attempt in row["attempts"]] == ["infra.host_stopping", None]
+    service.process.send_signal(signal.SIGTERM)
+    service.process.send_signal(signal.SIGTERM)
+    assert service.wait() == 0
+    service.assert_nothing_left(job)
+
+
+def test_a_job_that_ends_within_the_drain_time_ends_normally(service: Service) -> None:
+    job = service.submit("sleep 2; echo finished")
+    service.said(rf"attempt is running .*job={job}")
+    assert service.end(signal.SIGTERM) == 0
+    assert f"attempt ended: succeeded job={job}" in service.text
+    assert "finished" in service.log(job)
+    service.assert_nothing_left(job)
+
+
+def test_ctrl_c_reaches_the_supervisor_alone(make: Make) -> None:
+    service = make(DRAIN_TIMEOUT="30")
+    service.start()
+    job = service.submit("sleep 2; echo finished")
+    service.said(rf"attempt is running .*job={job}")
+    # what a terminal does: the signal goes to the whole foreground process group
+    os.killpg(service.process.pid, signal.SIGINT)
+    assert service.wait() == 0
+    assert f"attempt ended: succeeded job={job}" in service.text
+
+
+def test_a_supervisor_killed_in_the_middle_leaves_nothing_that_its_next_start_does_not_remove(service: Service) -> None:
+    job = service.submit("sleep 3600")
+    service.said(rf"attempt is running .*job={job}")
+    worker = service.worker(job)
+    service.end(signal.SIGKILL)
+    service.start()
+    service.said(rf"the supervisor ended while the job ran .*job={job}")
+    psutil.wait_procs([worker], timeout=30)
+    service.assert_nothing_left(job)
+    assert service.ask("job", job=job)["job"]["cause"] == "infra.host_lost"
+    assert service.outcome("true")["state"] == "succeeded"
+
+
+def test_the_supervisor_has_one_thread_and_no_hypervisor_and_its_workers_no_password(make: Make) -> None:
+    service = make()
+    by_name = service.amqp_url.replace("127.0.0.1", "localhost")
+    service.environment["AMQP_URL"] = by_name
+    service.start()
+    job = service.submit("sleep 5")
+    service.said(rf"attempt is running .*job={job}")
+    process = Path("/proc") / str(service.process.pid)
+    assert len(list((process / "task").iterdir())) == 1
+    maps = (process / "maps").read_text()
+    assert "libvirt" not in maps
+    assert "sqlite" not in maps
+    password = by_name.split(":")[2].split("@")[0]
+    assert password
+    worker = service.worker(job)
+    family = [service.child("solstice: forkserver"), worker, *worker.children(recursive=True)]
+    assert len(family) == 3
+    for member in family:
+        assert password.encode() not in (Path("/proc") / str(member.pid) / "environ").read_bytes()
+    assert worker.cmdline()[0].startswith(f"solstice: worker {job[:8]} tiny running")
+    assert worker.children()[0].cmdline()[0].startswith(f"solstice: session {job[:8]}")
+    service.done(job)
