@@ -177,7 +177,8 @@ class Session:
         self._log.mark(self._name(index))
         self._tell(Event.STEP_STARTED, index)
         if index == CHECKOUT:
-            self._send(runner.checkout(self._request.repo_url, self._request.commit_sha))
+            request = self._request
+            self._send(runner.checkout(request.repo_url, request.commit_sha, request.ref))
         else:
             step = self._request.steps[index]
             self._send(runner.step(index, self._step_environment(self._request, step), step.run))

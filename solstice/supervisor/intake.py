@@ -22,7 +22,7 @@ from solstice.host import clock
 from solstice.model import JobRequest
 from solstice.protocol import jobrequest
 from solstice.supervisor.jobs import Job
-from solstice.supervisor.store import Store
+from solstice.supervisor.store import Store, StoreRefused
 
 log = logging.getLogger(__name__)
 
@@ -54,9 +54,13 @@ class Intake:
         """Store a request as a job; False if it was there before.  Raises `RequestError`."""
         job = self.job(request)
         document = jobrequest.to_document(request)
-        answer = await self._store.change(
-            "accept", request=document, label=job.label, image=job.image.name, at=clock.wall()
-        )
+        try:
+            answer = await self._store.change(
+                "accept", request=document, label=job.label, image=job.image.name, at=clock.wall()
+            )
+        except StoreRefused as refused:
+            # Within 1 MiB as UTF-8, and yet beyond what the store takes, which counts it escaped as ASCII.
+            raise RequestError(refused.why) from None
         context = {"job": job.id, "label": job.label}
         if not answer["new"]:
             log.info("request seen before, nothing to do", extra={**context, "state": answer["state"]})
@@ -94,7 +98,8 @@ class Intake:
         request_id = _uuid(delivery.message_id)
         message_id = delivery.message_id or str(uuid.uuid4())
         body, headers = dead_letter(delivery.body, delivery.headers, error.cause, error.why, delivery.message_id)
-        await connection.publish(Outgoing(DEAD_LETTERS, topology.dead_letter_queue, body, message_id, headers))
+        queue = topology.dead_letter_queue
+        await connection.publish(Outgoing(DEAD_LETTERS, queue, body, message_id, headers, mandatory=True))
         await self._store.change(
             "reject", request_id=request_id, cause=error.cause.value, detail=error.why, at=clock.wall()
         )

@@ -143,8 +143,8 @@ class Service:
             job = self.submit(*scripts, **fields)
             if during is not None:
                 during(job)
-            event = listener.wait(job, time.monotonic() + 120, lambda _event: None)
-        assert event is not None, f"no result within two minutes:\n{self.text}"
+            event = listener.wait(job, time.monotonic() + 240, lambda _event: None)
+        assert event is not None, f"no result within four minutes:\n{self.text}"
         return dict(event)
 
     def log(self, job: str, attempt: int = 1, name: str = "log") -> str:
