@@ -137,6 +137,8 @@ class ConfigError(UsageError):
 class RequestError(SolsticeError):
     """A job request that is not accepted; `cause` is request.invalid or request.unschedulable."""
 
+    exit_code = 65  # EX_DATAERR of sysexits.h
+
     def __init__(self, why: str, cause: Cause = Cause.INVALID, remedy: str = "") -> None:
         super().__init__(cause.sentence, why, remedy or cause.remedy)
         self.cause = cause

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 import platform
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from typing import Any
 
 from setproctitle import setproctitle
@@ -53,7 +53,7 @@ class Supervisor:
         self._outbox: Outbox | None = None
         self._connection: Connection | None = None
 
-    async def serve(self, on_ready: Callable[[], None]) -> None:
+    async def serve(self) -> None:
         """Take jobs from the broker until `stop`.
 
         Raises `UsageError` if it cannot start, or if the broker will never have it.
@@ -61,13 +61,12 @@ class Supervisor:
         async with self._running() as stack:
             await self._open_doors(stack)
             log.info("serving", extra={"backend": self._backend.value, "labels": ",".join(self._map.labels())})
-            on_ready()
             await self._stopping.wait()
             await self._drain()
         if self._fatal is not None:
             raise self._fatal
 
-    async def run_one(self, request: JobRequest, on_accepted: Callable[[], None]) -> Outcome | None:
+    async def run_one(self, request: JobRequest) -> Outcome | None:
         """Run one job without a broker; None if it was stopped before its end.  Raises `UsageError`, `RequestError`."""
         ended: list[Outcome] = []
 
@@ -79,7 +78,6 @@ class Supervisor:
             self._dispatch.wait_for_images = False
             self._dispatch.on_end = on_end
             await self._intake.accept(request)
-            on_accepted()
             await self._stopping.wait()
             await self._drain()
         return ended[0] if ended else None

@@ -112,10 +112,11 @@ class Service:
 
     def _read(self) -> None:
         assert self.process.stdout is not None
-        for line in self.process.stdout:
-            with self._more:
-                self._lines.append(line)
-                self._more.notify_all()
+        with self.process.stdout as lines:
+            for line in lines:
+                with self._more:
+                    self._lines.append(line)
+                    self._more.notify_all()
 
     def ask(self, command: str, **fields: Any) -> Any:
         """The answer of the control socket, within five seconds."""

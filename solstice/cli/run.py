@@ -1,0 +1,94 @@
+"""`solstice run`: one job on this machine, with no broker, by the same supervisor and worker."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from solstice import logs
+from solstice.cli import exits, follow, options
+from solstice.cli.request import environment, the_script
+from solstice.cli.request import flags as request_flags
+from solstice.cli.service import obey_signals
+from solstice.config import imagemap
+from solstice.config.settings import Settings
+from solstice.hypervisors import router
+from solstice.model import JobRequest, Outcome
+from solstice.protocol import jobrequest
+from solstice.supervisor.core import Supervisor
+
+
+@click.command(short_help="run one job on this machine, without a broker")
+@request_flags
+@options.settings(*options.GUESTS, "run_dir", *options.LOGGING)
+@click.argument("command", nargs=-1, required=True)
+def run(command: tuple[str, ...], pairs: tuple[str, ...], **flags: Any) -> None:
+    """Run COMMAND in a fresh virtual machine and show its output.
+
+    The exit code is the command's own; 124 timed out, 75 the infrastructure failed, 130 interrupted.
+    """
+    # What is printed is the job's; the supervisor speaks up only if something is wrong.
+    if flags["log_level"] is None and "LOG_LEVEL" not in os.environ:
+        flags["log_level"] = "warning"
+    settings = options.loaded(flags)
+    logs.setup(settings.log_level, settings.log_format, sys.stderr)
+    image_map = imagemap.load(settings.config)
+    backend = router.choose(settings.backend)
+    request = jobrequest.new_request(steps=[the_script(command)], env=environment(pairs), **flags)
+    with _own_state(settings) as own:
+        outcome = asyncio.run(_run(Supervisor(own, image_map, backend), request))
+    if outcome is None or outcome.cause is not None:
+        click.echo(f"solstice: {_verdict(outcome)}", err=True)
+    sys.exit(exits.INTERRUPTED if outcome is None else exits.exit_code(outcome.state, outcome.exit_code))
+
+
+async def _run(supervisor: Supervisor, request: JobRequest) -> Outcome | None:
+    obey_signals(supervisor)
+    over = asyncio.Event()
+    records = supervisor.places.jobs / request.request_id
+    following = asyncio.create_task(_follow(records, over))
+    try:
+        return await supervisor.run_one(request)
+    finally:
+        over.set()
+        await following
+
+
+async def _follow(records: Path, over: asyncio.Event) -> None:
+    printer = follow.Printer(sys.stdout.buffer)
+    while not over.is_set():
+        printer.show(follow.newest_log(records))
+        try:
+            async with asyncio.timeout(follow.INTERVAL):
+                await over.wait()
+        except TimeoutError:
+            continue
+    printer.show(follow.newest_log(records))
+
+
+@contextmanager
+def _own_state(settings: Settings) -> Iterator[Settings]:
+    """Settings with a state directory of this run alone, so another owner; it is removed at the end."""
+    state = Path(tempfile.mkdtemp(prefix="solstice-", dir="/var/tmp"))
+    try:
+        # QEMU runs as another user and must pass through.
+        state.chmod(0o711)
+        yield replace(settings, state_dir=state, database_url=f"sqlite:///{state}/solstice.db")
+    finally:
+        shutil.rmtree(state)
+
+
+def _verdict(outcome: Outcome | None) -> str:
+    if outcome is None or outcome.cause is None:
+        return "interrupted; the job was ended and removed"
+    return f"{outcome.state}: {outcome.detail or outcome.cause.sentence} [{outcome.cause}]"
