@@ -44,7 +44,7 @@ def from_plain(kind: type[T], value: Any) -> T:
     """The `kind` that `value` describes.  Raises `BadMessage`."""
     try:
         return typing.cast(T, _build(kind, value))
-    except (TypeError, ValueError, KeyError, AttributeError) as error:
+    except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
         raise BadMessage(f"message does not describe a {kind.__name__}", f"{type(error).__name__}: {error}") from None
 
 

@@ -105,9 +105,10 @@ def encode(order: Order) -> Message:
 
 def decode(message: Message) -> Order:
     """The order in a worker's first message.  Raises `BadMessage`."""
-    if message.get("v") != VERSION or message.get("type") not in _KINDS:
+    kind = _KINDS.get(str(message.get("type")))
+    if message.get("v") != VERSION or kind is None:
         raise BadMessage("not an order that this worker knows", f"v={message.get('v')} type={message.get('type')}")
-    return from_plain(_KINDS[message["type"]], message["order"])
+    return from_plain(kind, message.get("order"))
 
 
 def encode_stop(stop: Stop) -> dict[str, Any]:

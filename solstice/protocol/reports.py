@@ -72,8 +72,7 @@ def encode(report: Report, number: int, at: float) -> dict[str, Any]:
 
 def decode(message: Message) -> tuple[Report, float]:
     """The report and its time.  Raises `BadMessage`."""
-    kind = _KINDS.get(message.get("type", ""))
-    at = message.get("at")
-    if message.get("v") != VERSION or kind is None or not isinstance(at, int | float):
+    kind = _KINDS.get(str(message.get("type")))
+    if message.get("v") != VERSION or kind is None:
         raise BadMessage("not a report that this supervisor knows", f"v={message.get('v')} type={message.get('type')}")
-    return from_plain(kind, message.get("report")), float(at)
+    return from_plain(kind, message.get("report")), from_plain(float, message.get("at"))
