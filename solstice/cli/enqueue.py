@@ -66,7 +66,7 @@ def _wait(listener: ResultListener, job: str, settings: Settings) -> Event:
     """Show the log, if it is this host that has it, and the states; the terminal event."""
     over = threading.Event()
     records = settings.state_dir / "jobs" / job
-    follower = threading.Thread(target=follow.follow, args=(records, over.is_set), daemon=True)
+    follower = threading.Thread(target=_follow, args=(records, over), daemon=True)
     follower.start()
     try:
         event = listener.wait(job, clock.deadline(_WAIT_LIMIT), lambda _event: None)
@@ -80,6 +80,11 @@ def _wait(listener: ResultListener, job: str, settings: Settings) -> Event:
         raise UsageError(f"job {job}", "it has not ended in a month", "see `solstice status`")
     click.echo(f"job {job[:8]} {event['state']}{_why(event)}", err=True)
     return event
+
+
+def _follow(records: Path, over: threading.Event) -> None:
+    with follow.reader_may_leave():
+        follow.follow(records, over.is_set)
 
 
 def _why(event: Event) -> str:

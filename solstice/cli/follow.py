@@ -6,17 +6,20 @@ without the control characters that could drive it; into a pipe or a file it goe
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 INTERVAL = 0.1
 _CHUNK = 1 << 16
 # Tab, newline, carriage return and colours stay; everything else that a terminal obeys becomes visible.
-_HARMFUL = re.compile(rb"\x1b(?!\[[0-9;]*m)|[\x00-\x08\x0b\x0c\x0e-\x1a\x1c-\x1f\x7f]|\xc2[\x80-\x9f]")
+# A C2 at the end of a piece too: the guest may send the byte that makes a control of it in a piece of its own.
+_HARMFUL = re.compile(rb"\x1b(?!\[[0-9;]*m)|[\x00-\x08\x0b\x0c\x0e-\x1a\x1c-\x1f\x7f]|\xc2(?:[\x80-\x9f]|\Z)")
 
 
 def harmless(data: bytes) -> bytes:
@@ -39,6 +42,20 @@ def follow(records: Path, is_over: Callable[[], bool], name: str = "log", out: B
         if over:
             return
         time.sleep(INTERVAL)
+
+
+@contextlib.contextmanager
+def reader_may_leave() -> Iterator[None]:
+    """Ends quietly when nobody reads our output any more, as after `| head`; for those who wait for more than that.
+
+    Standard output then goes to nowhere: the interpreter would fail at its end with what is still in the buffer.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 class Printer:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from solstice.cli.request import flags as request_flags
 from solstice.cli.service import obey_signals
 from solstice.config import imagemap
 from solstice.config.settings import Settings
+from solstice.errors import Cause
 from solstice.hypervisors import router
 from solstice.model import JobRequest, Outcome
 from solstice.protocol import jobrequest
@@ -58,25 +59,32 @@ async def _run(supervisor: Supervisor, request: JobRequest) -> Outcome | None:
     records = supervisor.places.jobs / request.request_id
     following = asyncio.create_task(_follow(records, over))
     try:
-        return await supervisor.run_one(request)
+        return finished(await supervisor.run_one(request))
     finally:
         over.set()
         await following
 
 
+def finished(outcome: Outcome | None) -> Outcome | None:
+    """The outcome of a job that came to its end, else None.
+
+    An attempt that a signal stopped has one too: its job is put back for the next start, which a run does not have.
+    """
+    return None if outcome is not None and outcome.cause is Cause.HOST_STOPPING else outcome
+
+
 async def _follow(records: Path, over: asyncio.Event) -> None:
     printer = follow.Printer(sys.stdout.buffer)
-    while not over.is_set():
+    with follow.reader_may_leave():
+        while not over.is_set():
+            printer.show(follow.newest_log(records))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(follow.INTERVAL):
+                    await over.wait()
         printer.show(follow.newest_log(records))
-        try:
-            async with asyncio.timeout(follow.INTERVAL):
-                await over.wait()
-        except TimeoutError:
-            continue
-    printer.show(follow.newest_log(records))
 
 
-@contextmanager
+@contextlib.contextmanager
 def _own_state(settings: Settings) -> Iterator[Settings]:
     """Settings with a state directory of this run alone, so another owner; it is removed at the end."""
     state = Path(tempfile.mkdtemp(prefix="solstice-", dir="/var/tmp"))
