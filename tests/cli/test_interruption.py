@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -15,6 +18,7 @@ from solstice.cli.run import finished
 from solstice.errors import Cause
 from solstice.lifecycle import JobState
 from solstice.model import Outcome
+from tests.real.libvirtd import Libvirtd, virsh
 
 ROOT = Path(__file__).resolve().parents[2]
 # As `run` and `enqueue --wait` do: follow beside the job, and exit as the job did.
@@ -116,3 +120,50 @@ def test_the_beginning_of_two_ids_is_refused(tmp_path: Path) -> None:
     done = logs(tmp_path, "7f3")
     assert (done.returncode, done.stdout) == (2, "")
     assert "give more of the id" in done.stderr
+
+
+@pytest.mark.libvirt
+def test_an_interrupted_run_ends_with_130_and_leaves_nothing(
+    reachable: Path, libvirtd: Libvirtd, tiny_image: Path
+) -> None:
+    image = reachable / "tiny.qcow2"
+    shutil.copyfile(tiny_image, image)
+    image.chmod(0o444)
+    images = reachable / "map.yaml"
+    images.write_text(f"default_label: tiny\nimages:\n  tiny:\n    source: {image}\n    local_path: {image}\n")
+    before = set(Path("/var/tmp").glob("solstice-*"))
+    run = subprocess.Popen(
+        [sys.executable, "-m", "solstice", "run", "--", "echo started; sleep 600"],
+        cwd=ROOT,
+        env={
+            "PATH": os.environ["PATH"],
+            "ORCH_CONFIG": str(images),
+            "SOLSTICE_BACKEND": "libvirt",
+            "SOLSTICE_RUN_DIR": str(reachable / "run"),
+            "LIBVIRT_URI": libvirtd.uri,
+            "LIBVIRT_DOMAIN_TYPE": "qemu",
+            "DRAIN_TIMEOUT": "0",
+        },
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert run.stdout is not None
+    (own,) = _when_started(run.stdout, before)
+    owner = (own / "owner").read_text().strip()
+    run.send_signal(signal.SIGINT)
+    _rest, said = run.communicate(timeout=120)
+    assert run.returncode == 130, said
+    assert "interrupted" in said
+    assert not own.exists()
+    assert owner not in virsh("list", "--all", "--name").stdout
+
+
+def _when_started(output: IO[str], before: set[Path]) -> set[Path]:
+    """Wait for the job's first line; the state directories that were not there `before`."""
+    for line in output:
+        if line == "started\n":
+            return set(Path("/var/tmp").glob("solstice-*")) - before
+    raise AssertionError("the job never started")
