@@ -9,6 +9,7 @@ import os
 import platform
 import secrets
 import shutil
+import signal
 import subprocess
 import tempfile
 import uuid
@@ -26,6 +27,8 @@ _roots = pytest.StashKey[Path]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # SIGTERM is how a CI ends a run that takes too long; the servers end with their fixtures, as on Ctrl-C
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     os.environ[leftovers.MARKER] = uuid.uuid4().hex
     # not under pytest's own folders, which are closed to others: QEMU runs as a user of its own
     root = Path(tempfile.mkdtemp(prefix="solstice-tests-"))
