@@ -86,8 +86,8 @@ def test_traceback_stays_behind_its_margin() -> None:
 def test_libraries_are_heard_from_warning_on() -> None:
     stream = io.StringIO()
     setup("debug", "text", stream)
-    logging.getLogger("pika.adapters").info("step 17 of a connection")
-    logging.getLogger("pika.adapters").warning("lost")
+    logging.getLogger("urllib3.connectionpool").info("step 17 of a connection")
+    logging.getLogger("urllib3.connectionpool").warning("lost")
     log.debug("ours")
     assert [line.split()[2] for line in stream.getvalue().splitlines()] == ["lost", "ours"]
 
