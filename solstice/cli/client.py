@@ -26,6 +26,8 @@ def ask(run_dir: Path, command: str, **fields: Any) -> Any:
     with contextlib.ExitStack() as stack:
         sock = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
         try:
+            # Of a supervisor that hangs: once its backlog is full, a blocking connect waits for ever.
+            sock.settimeout(TIMEOUT)
             sock.connect(str(path))
             channel = Channel(sock)
             channel.send({"v": VERSION, "cmd": command, **fields})
