@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import shutil
@@ -9,7 +10,6 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import IO
 
 import pytest
 
@@ -131,7 +131,6 @@ def test_an_interrupted_run_ends_with_130_and_leaves_nothing(
     image.chmod(0o444)
     images = reachable / "map.yaml"
     images.write_text(f"default_label: tiny\nimages:\n  tiny:\n    source: {image}\n    local_path: {image}\n")
-    before = set(Path("/var/tmp").glob("solstice-*"))
     run = subprocess.Popen(
         [sys.executable, "-m", "solstice", "run", "--", "echo started; sleep 600"],
         cwd=ROOT,
@@ -150,20 +149,27 @@ def test_an_interrupted_run_ends_with_130_and_leaves_nothing(
         text=True,
         start_new_session=True,
     )
-    assert run.stdout is not None
-    (own,) = _when_started(run.stdout, before)
-    owner = (own / "owner").read_text().strip()
-    run.send_signal(signal.SIGINT)
-    _rest, said = run.communicate(timeout=120)
+    try:
+        assert run.stdout is not None
+        assert "started\n" in iter(run.stdout.readline, "")
+        own = _state_of(run.pid)
+        owner = (own / "owner").read_text().strip()
+        run.send_signal(signal.SIGINT)
+        _rest, said = run.communicate(timeout=120)
+    finally:
+        if run.poll() is None:
+            run.terminate()
+            run.communicate(timeout=120)
     assert run.returncode == 130, said
     assert "interrupted" in said
     assert not own.exists()
     assert owner not in virsh("list", "--all", "--name").stdout
 
 
-def _when_started(output: IO[str], before: set[Path]) -> set[Path]:
-    """Wait for the job's first line; the state directories that were not there `before`."""
-    for line in output:
-        if line == "started\n":
-            return set(Path("/var/tmp").glob("solstice-*")) - before
-    raise AssertionError("the job never started")
+def _state_of(pid: int) -> Path:
+    """The state directory that this process holds; others may come and go beside it."""
+    for lock in Path("/var/tmp").glob("solstice-*/lock"):
+        with contextlib.suppress(FileNotFoundError):
+            if lock.read_text().strip() == str(pid):
+                return lock.parent
+    raise AssertionError(f"pid {pid} holds no state directory")
