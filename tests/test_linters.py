@@ -45,7 +45,9 @@ def check(*argv: str) -> None:
 
 def tracked() -> list[Path]:
     """Every file of the checkout that git knows and that is there."""
-    names = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    # the checkout may be another user's, which git refuses without this
+    argv = ["git", "-c", "safe.directory=*", "ls-files", "-z"]
+    names = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     return [ROOT / name for name in names.split("\0") if name and (ROOT / name).is_file()]
 
 
