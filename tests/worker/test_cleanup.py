@@ -1,0 +1,104 @@
+"""What a dead worker left is removed, its records stay, and both orders may be repeated."""
+
+from __future__ import annotations
+
+import secrets
+import uuid
+from pathlib import Path
+
+import pytest
+
+from solstice.host import places
+from solstice.hypervisors import router
+from solstice.model import AttemptId, DiskFormat, VmSpec
+from solstice.protocol import order
+from solstice.worker import cleanup
+
+OWNER = "0123456789ab"
+
+
+@pytest.fixture
+def jobs(reachable: Path) -> Path:
+    folder = reachable / "jobs"
+    folder.mkdir()
+    return folder
+
+
+def directory(jobs: Path, owner: str = OWNER) -> VmSpec:
+    """An attempt with a log and a half-made VM directory, of which the hypervisor knows nothing."""
+    id = AttemptId(owner, str(uuid.uuid4()), 1)
+    vm = VmSpec(id, "tiny", jobs / "base", DiskFormat.QCOW2, places.vm_of(jobs, id))
+    vm.directory.mkdir(parents=True)
+    vm.overlay.write_text("a disk")
+    log(jobs, vm).write_text("what the job printed")
+    return vm
+
+
+def running(noop: order.Hypervisor, jobs: Path, owner: str = OWNER) -> VmSpec:
+    """The same, and the VM runs."""
+    vm = directory(jobs, owner)
+    hypervisor = router.open(noop)
+    hypervisor.prepare(vm)
+    hypervisor.start(vm.id)
+    return vm
+
+
+def log(jobs: Path, vm: VmSpec) -> Path:
+    return places.record_of(jobs, vm.id) / "log"
+
+
+def owned(noop: order.Hypervisor, owner: str = OWNER) -> list[AttemptId]:
+    return router.open(noop).list_owned(owner)
+
+
+def test_clean_removes_the_vm_of_one_attempt_and_leaves_its_log_and_all_others(
+    noop: order.Hypervisor, jobs: Path
+) -> None:
+    vm, other = running(noop, jobs), running(noop, jobs)
+    cleanup.clean(order.Clean(noop, vm.id, vm.directory))
+    assert not vm.directory.exists()
+    assert log(jobs, vm).read_text() == "what the job printed"
+    assert owned(noop) == [other.id]
+    assert other.overlay.exists()
+
+
+def test_clean_may_be_repeated_and_asked_for_an_attempt_that_never_was(noop: order.Hypervisor, jobs: Path) -> None:
+    vm = running(noop, jobs)
+    what = order.Clean(noop, vm.id, vm.directory)
+    cleanup.clean(what)
+    cleanup.clean(what)
+    unknown = AttemptId(OWNER, str(uuid.uuid4()), 1)
+    cleanup.clean(order.Clean(noop, unknown, places.vm_of(jobs, unknown)))
+    assert owned(noop) == []
+    assert log(jobs, vm).exists()
+
+
+def test_sweep_removes_every_vm_of_the_owner_and_names_them(noop: order.Hypervisor, jobs: Path) -> None:
+    vms = [running(noop, jobs), running(noop, jobs)]
+    assert sorted(cleanup.sweep(order.Sweep(noop, OWNER, jobs))) == sorted(vm.id.name for vm in vms)
+    assert owned(noop) == []
+    assert [vm.directory for vm in vms if vm.directory.exists()] == []
+    assert [log(jobs, vm).read_text() for vm in vms] == ["what the job printed"] * 2
+
+
+def test_sweep_removes_directories_of_vms_that_the_hypervisor_does_not_know(noop: order.Hypervisor, jobs: Path) -> None:
+    stray = directory(jobs)
+    assert cleanup.sweep(order.Sweep(noop, OWNER, jobs)) == (str(stray.directory),)
+    assert not stray.directory.exists()
+    assert log(jobs, stray).read_text() == "what the job printed"
+
+
+def test_sweep_leaves_the_vms_of_other_owners(noop: order.Hypervisor, jobs: Path, reachable: Path) -> None:
+    elsewhere = reachable / "elsewhere"
+    other = running(noop, elsewhere, secrets.token_hex(6))
+    assert cleanup.sweep(order.Sweep(noop, OWNER, jobs)) == ()
+    assert owned(noop, other.id.owner) == [other.id]
+    assert other.overlay.exists()
+
+
+def test_a_second_sweep_finds_nothing(noop: order.Hypervisor, jobs: Path) -> None:
+    running(noop, jobs)
+    directory(jobs)
+    what = order.Sweep(noop, OWNER, jobs)
+    assert len(cleanup.sweep(what)) == 2
+    assert cleanup.sweep(what) == ()

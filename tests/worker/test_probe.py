@@ -1,0 +1,97 @@
+"""The probe believes a kernel's words alone, leaves nothing behind, and does not ask twice without a reason."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import uuid
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+
+from solstice.hypervisors import router
+from solstice.hypervisors.base import Hypervisor
+from solstice.model import AttemptId, Backend, DiskFormat, DomainType, Resources, VmSpec
+from solstice.protocol import order
+from solstice.protocol.order import ProbeResult
+from solstice.worker import probe
+from tests.real.libvirtd import Libvirtd
+
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+# of the noop back end, whose version is 0
+KNOWN = ProbeResult(DomainType.KVM, BOOT_ID, 0, "found out earlier")
+
+
+@pytest.fixture
+def emulated(libvirtd: Libvirtd) -> order.Hypervisor:
+    """Plain emulation, so that the answer does not depend on the host that tests run on."""
+    return order.Hypervisor(Backend.LIBVIRT, libvirtd.uri, "default", DomainType.QEMU)
+
+
+@pytest.fixture
+def hypervisor(emulated: order.Hypervisor) -> Iterator[Hypervisor]:
+    opened = router.open(emulated)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def vm(reachable: Path) -> VmSpec:
+    """A probe's VM whose base image is not there yet."""
+    id = AttemptId(secrets.token_hex(6), str(uuid.uuid4()), 0)
+    directory = reachable / "record" / "vm"
+    return VmSpec(id, "tiny", reachable / "base", DiskFormat.QCOW2, directory, Resources(memory_mib=256))
+
+
+def assert_nothing_left(vm: VmSpec, hypervisor: Hypervisor) -> None:
+    assert hypervisor.list_owned(vm.id.owner) == []
+    assert not vm.directory.parent.exists()
+    titles = [" ".join(child.cmdline()) for child in psutil.Process().children()]
+    assert [title for title in titles if vm.id.short in title] == []
+
+
+@pytest.mark.libvirt
+def test_an_image_with_a_kernel_boots(
+    monkeypatch: pytest.MonkeyPatch, emulated: order.Hypervisor, hypervisor: Hypervisor, vm: VmSpec, tiny_image: Path
+) -> None:
+    # emulation on a busy host is slower than the hardware that the probe is for
+    monkeypatch.setattr(probe, "PROBE_TIMEOUT", 90.0)
+    shutil.copyfile(tiny_image, vm.base)
+    vm.base.chmod(0o444)
+    assert probe._boots(hypervisor, order.Probe(emulated, vm))
+    assert_nothing_left(vm, hypervisor)
+
+
+@pytest.mark.libvirt
+def test_firmware_without_a_kernel_does_not_count_as_booting(
+    monkeypatch: pytest.MonkeyPatch, emulated: order.Hypervisor, hypervisor: Hypervisor, vm: VmSpec
+) -> None:
+    monkeypatch.setattr(probe, "PROBE_TIMEOUT", 5.0)
+    with vm.base.open("wb") as blank:
+        blank.truncate(16 << 20)
+    vm.base.chmod(0o444)
+    assert not probe._boots(hypervisor, order.Probe(emulated, replace(vm, base_format=DiskFormat.RAW)))
+    assert_nothing_left(vm, hypervisor)
+
+
+def test_a_known_result_that_still_holds_is_given_back_without_a_vm(noop: order.Hypervisor, vm: VmSpec) -> None:
+    assert probe.probe(order.Probe(noop, vm, KNOWN)) is KNOWN
+    assert not vm.directory.parent.exists()
+
+
+@pytest.mark.parametrize(
+    "known",
+    [replace(KNOWN, boot_id=str(uuid.UUID(int=0))), replace(KNOWN, qemu_version=7_002_000), None],
+    ids=["another boot", "another version of QEMU", "never"],
+)
+def test_what_was_found_in_another_boot_or_with_another_qemu_is_found_out_anew(
+    monkeypatch: pytest.MonkeyPatch, noop: order.Hypervisor, vm: VmSpec, known: ProbeResult | None
+) -> None:
+    monkeypatch.setattr(probe, "PROBE_TIMEOUT", 0.2)
+    found = probe.probe(order.Probe(noop, vm, known))
+    # nothing runs in the noop back end, so no kernel says a word
+    assert (found.domain_type, found.boot_id, found.qemu_version) == (DomainType.QEMU, BOOT_ID, 0)
+    assert_nothing_left(vm, router.open(noop))
