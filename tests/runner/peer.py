@@ -13,6 +13,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -59,7 +60,8 @@ class Peer:
         self.process.kill()
         self.process.wait()
         for pid in self._leftovers():
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it may end by itself as soon as it is found
+                os.kill(pid, signal.SIGKILL)
         os.close(self._master)
         os.close(self._slave)
 
