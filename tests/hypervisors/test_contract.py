@@ -25,8 +25,13 @@ from solstice.protocol import order
 from tests.real.libvirtd import Libvirtd, virsh
 
 SECONDS = 20.0
+NAMESPACE = "https://solstice.invalid/attempt/1"
 UCRED = struct.Struct("3i")
-FOREIGN = "<domain type='qemu'><name>{name}</name><memory unit='MiB'>64</memory><os><type>hvm</type></os></domain>"
+FOREIGN = """\
+<domain type='qemu'>
+  <name>{name}</name><metadata>{metadata}</metadata><memory unit='MiB'>64</memory><os><type>hvm</type></os>
+</domain>
+"""
 
 
 class Host:
@@ -173,10 +178,13 @@ def test_nothing_of_the_directory_is_left_after_remove(host: Host) -> None:
 
 @pytest.mark.libvirt
 @pytest.mark.parametrize("settings", ["libvirt"], indirect=True)
-def test_a_foreign_domain_with_a_name_like_ours_is_not_listed(host: Host, reachable: Path) -> None:
+@pytest.mark.parametrize("metadata", ["", f"<s:attempt xmlns:s='{NAMESPACE}' owner='ffffffffffff'/>"])
+def test_a_domain_with_a_name_like_ours_but_not_our_metadata_is_not_listed(
+    host: Host, reachable: Path, metadata: str
+) -> None:
     name = AttemptId(host.owner, str(uuid.uuid4()), 1).name
     xml = reachable / "foreign.xml"
-    xml.write_text(FOREIGN.format(name=name))
+    xml.write_text(FOREIGN.format(name=name, metadata=metadata))
     defined = virsh("define", str(xml))
     assert defined.returncode == 0, defined.stderr
     try:
