@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
-import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,10 +21,11 @@ from solstice.cli.service import obey_signals
 from solstice.config import imagemap
 from solstice.config.settings import Settings
 from solstice.errors import Cause
+from solstice.host import files
 from solstice.hypervisors import router
 from solstice.model import JobRequest, Outcome
 from solstice.protocol import jobrequest
-from solstice.supervisor.core import Supervisor
+from solstice.supervisor.core import Interrupted, Supervisor
 
 
 @click.command(short_help="run one job on this machine, without a broker")
@@ -46,8 +45,12 @@ def run(command: tuple[str, ...], pairs: tuple[str, ...], **flags: Any) -> None:
     image_map = imagemap.load(settings.config)
     backend = router.choose(settings.backend)
     request = jobrequest.new_request(steps=[the_script(command)], env=environment(pairs), **flags)
-    with _own_state(settings) as own:
-        outcome = asyncio.run(_run(Supervisor(own, image_map, backend), request))
+    own = _own_state(settings)
+    supervisor = Supervisor(own, image_map, backend)
+    try:
+        outcome = asyncio.run(_run(supervisor, request))
+    finally:
+        _forget(supervisor, own.state_dir)
     if outcome is None or outcome.cause is not None:
         click.echo(f"solstice: {_verdict(outcome)}", err=True)
     sys.exit(exits.INTERRUPTED if outcome is None else exits.exit_code(outcome.state, outcome.exit_code))
@@ -55,14 +58,23 @@ def run(command: tuple[str, ...], pairs: tuple[str, ...], **flags: Any) -> None:
 
 async def _run(supervisor: Supervisor, request: JobRequest) -> Outcome | None:
     obey_signals(supervisor)
-    over = asyncio.Event()
+    over = threading.Event()
+    # In a thread, because a reader that does not read would stop the loop, and with it every timer and signal.
     records = supervisor.places.jobs / request.request_id
-    following = asyncio.create_task(_follow(records, over))
+    follower = threading.Thread(target=_follow, args=(records, over), daemon=True)
+    follower.start()
     try:
         return finished(await supervisor.run_one(request))
+    except Interrupted:
+        return None
     finally:
         over.set()
-        await following
+        await asyncio.to_thread(follower.join)
+
+
+def _follow(records: Path, over: threading.Event) -> None:
+    with follow.reader_may_leave():
+        follow.follow(records, over.is_set)
 
 
 def finished(outcome: Outcome | None) -> Outcome | None:
@@ -73,27 +85,22 @@ def finished(outcome: Outcome | None) -> Outcome | None:
     return None if outcome is not None and outcome.cause is Cause.HOST_STOPPING else outcome
 
 
-async def _follow(records: Path, over: asyncio.Event) -> None:
-    printer = follow.Printer(sys.stdout.buffer)
-    with follow.reader_may_leave():
-        while not over.is_set():
-            printer.show(follow.newest_log(records))
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(follow.INTERVAL):
-                    await over.wait()
-        printer.show(follow.newest_log(records))
-
-
-@contextlib.contextmanager
-def _own_state(settings: Settings) -> Iterator[Settings]:
-    """Settings with a state directory of this run alone, so another owner; it is removed at the end."""
+def _own_state(settings: Settings) -> Settings:
+    """Settings with a state directory of this run alone, so another owner."""
     state = Path(tempfile.mkdtemp(prefix="solstice-", dir="/var/tmp"))
-    try:
-        # QEMU runs as another user and must pass through.
-        state.chmod(0o711)
-        yield replace(settings, state_dir=state, database_url=f"sqlite:///{state}/solstice.db")
-    finally:
-        shutil.rmtree(state)
+    # QEMU runs as another user and must pass through.
+    state.chmod(0o711)
+    return replace(settings, state_dir=state, database_url=f"sqlite:///{state}/solstice.db")
+
+
+def _forget(supervisor: Supervisor, state: Path) -> None:
+    """Remove the state directory; if VMs are left, it is kept, and it is said how to remove both."""
+    if not supervisor.left:
+        files.remove_tree(state)
+        return
+    for name in supervisor.left:
+        click.echo(f"solstice: {name} could not be removed: virsh destroy {name}; virsh undefine {name}", err=True)
+    click.echo(f"solstice: its files are in {state}", err=True)
 
 
 def _verdict(outcome: Outcome | None) -> str:

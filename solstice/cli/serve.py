@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import sys
 from typing import Any
@@ -14,7 +15,7 @@ from solstice.cli import options
 from solstice.cli.service import obey_signals
 from solstice.config import imagemap
 from solstice.hypervisors import router
-from solstice.supervisor.core import Supervisor
+from solstice.supervisor.core import Interrupted, Supervisor
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +35,8 @@ def serve(**flags: Any) -> None:
 
     async def run() -> None:
         obey_signals(supervisor)
-        await supervisor.serve()
+        with contextlib.suppress(Interrupted):
+            await supervisor.serve()
         log.info("stopped")
 
     asyncio.run(run())

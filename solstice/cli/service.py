@@ -9,7 +9,7 @@ from solstice.supervisor.core import Supervisor
 
 
 def obey_signals(supervisor: Supervisor) -> list[signal.Signals]:
-    """SIGTERM and SIGINT stop it, a second one hurries it; the list has those that came."""
+    """SIGTERM, SIGINT and a closed terminal stop it, a second one hurries it; the list has those that came."""
     came: list[signal.Signals] = []
 
     def on_signal(number: signal.Signals) -> None:
@@ -20,6 +20,6 @@ def obey_signals(supervisor: Supervisor) -> list[signal.Signals]:
             supervisor.hurry()
 
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(number, on_signal, number)
     return came

@@ -44,6 +44,11 @@ class ImageMap:
             name = self.aliases[name]
         return self.images.get(name)
 
+    def by_urgency(self) -> list[Image]:
+        """Every image, the default label's first."""
+        default = self.resolve("")
+        return sorted(self.images.values(), key=lambda image: image is not default)
+
     def labels(self) -> list[str]:
         """Every label that a request may ask for: images and aliases, sorted."""
         return sorted({*self.images, *self.aliases})

@@ -6,6 +6,7 @@
     STATE/noop/                      what the noop back end "runs"
     STATE/jobs/JOB/ATTEMPT/          the record of an attempt: log, console log; stays
     STATE/jobs/JOB/ATTEMPT/vm/       what its VM needs: overlay, seed, sockets; gone when the attempt is done
+    RUN/control.lock                 held by the supervisor that listens there
     RUN/control.sock                 the supervisor's control socket
 
 Directories on the way to a VM's files are 0711: QEMU runs as a user of its own and must pass, but need not look.
@@ -16,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -75,32 +77,54 @@ class Places:
     def owner(self) -> str:
         """The id of this host; made on first use."""
         path = self.state / "owner"
-        with contextlib.suppress(FileNotFoundError):
-            return path.read_text().strip()
-        staged = self.state / "owner.new"
-        staged.write_text(secrets.token_hex(OWNER_DIGITS // 2) + "\n")
-        staged.rename(path)
-        return path.read_text().strip()
+        if not path.exists():
+            staged = self.state / "owner.new"
+            with staged.open("w") as file:
+                file.write(secrets.token_hex(OWNER_DIGITS // 2) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+            staged.rename(path)
+        owner = path.read_text().strip()
+        if not re.fullmatch(rf"[0-9a-f]{{{OWNER_DIGITS}}}", owner):
+            why = f"it must be {OWNER_DIGITS} hexadecimal digits, the id on every VM of this host"
+            raise UsageError(f"{path} is damaged", why, "remove it if no VM of this host is left (`virsh list --all`)")
+        return owner
 
     @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold the state directory.  Raises `UsageError` with the holder's pid if somebody else does."""
-        descriptor = os.open(self.state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                holder = os.pread(descriptor, 32, 0).decode().strip() or "unknown"
-                raise UsageError(
-                    f"the state directory {self.state} is in use",
-                    f"a supervisor with pid {holder} holds it",
-                    "stop that one, or give this one a directory of its own by --state-dir",
-                ) from None
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    def locked(self, *, takes_run: bool = True) -> Iterator[None]:
+        """Hold the state directory, and with `takes_run` the run directory, where the control socket is.
+
+        Raises `UsageError` with the holder's pid if somebody else does.
+        """
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(_locked(self.state / "lock", "--state-dir"))
+            if takes_run:
+                stack.enter_context(_locked(self.run / "control.lock", "--run-dir"))
             yield
-        finally:
-            os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _locked(path: Path, flag: str) -> Iterator[None]:
+    kind = "state" if flag == "--state-dir" else "run"
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        remedy = f"run as a user who may write there, or choose another by {flag}"
+        raise UsageError(f"cannot use the {kind} directory {path.parent}", error.strerror or "", remedy) from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        yield
+    except BlockingIOError:
+        holder = os.pread(descriptor, 32, 0).decode().strip() or "unknown"
+        raise UsageError(
+            f"the {kind} directory {path.parent} is in use",
+            f"a supervisor with pid {holder} holds it",
+            f"stop that one, or give this one a directory of its own by {flag}",
+        ) from None
+    finally:
+        os.close(descriptor)
 
 
 def record_of(jobs: Path, id: AttemptId) -> Path:

@@ -4,6 +4,7 @@ All calls block, and are made by a worker, the process that may be killed for ta
 repeated: it looks before it acts, so that a clean-up worker can go over what a dead worker left half done.  What goes
 wrong is an `InfraError` with the cause the attempt ends with.
 
+    ensure_network    let the network that guests are attached to be up, now and after a reboot of the host
     prepare           make the throw-away disk and the definition; nothing runs yet
     start             let it run; the VM connects to the sockets that the caller already listens on
     is_running        does the hypervisor say that it runs?  False for a VM it does not know
@@ -32,6 +33,8 @@ class Hypervisor(Protocol):
     def version(self) -> int:
         """The emulator's version, as one number."""
         ...
+
+    def ensure_network(self) -> None: ...
 
     def prepare(self, vm: VmSpec) -> None: ...
 

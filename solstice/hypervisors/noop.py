@@ -30,6 +30,9 @@ class Noop:
     def version(self) -> int:
         return 0
 
+    def ensure_network(self) -> None:
+        pass
+
     def prepare(self, vm: VmSpec) -> None:
         self._file(vm.id).write_text(_DEFINED)
 

@@ -49,6 +49,9 @@ class Session:
         self._environment: dict[str, str] = {}
         self._request: JobRequest | None = None
         self._waiting: list[int] = []
+        self._current: int | None = None
+        self._said_bye = False
+        self._refused = False
 
     def run(self) -> None:
         """Serve until the worker closes the channel."""
@@ -98,7 +101,9 @@ class Session:
         sock, _ = listener.accept()
         _pid, uid, _gid = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
         if uid not in self._peers:
-            self._log.mark(f"refused a connection of user {uid}: not the hypervisor")
+            if not self._refused:  # once: whoever can connect must not be able to fill the disk with it
+                self._log.mark(f"refused a connection of user {uid}: not the hypervisor")
+            self._refused = True
             sock.close()
             return
         sock.setblocking(False)
@@ -156,13 +161,16 @@ class Session:
                 if self._request is not None:
                     self._send(runner.welcome(self._decoder.nonce, self._decoder.guard))
                     self._next_step()
-            case runner.StepEnd(index, exit_code):
+            # A guest's root may know the nonce: what is not due now is not believed, whoever says it.
+            case runner.StepEnd(index, exit_code) if index == self._current:
+                self._current = None
                 self._tell(Event.STEP_ENDED, index, exit_code)
                 if exit_code != 0:
                     self._log.mark(f"{self._name(index)}: exit status {exit_code}")
                     self._waiting = []
                 self._next_step()
-            case runner.Bye():
+            case runner.Bye() if self._said_bye:
+                self._said_bye = False
                 self._tell(Event.FINISHED)
             case runner.Rebooted():
                 self._tell(Event.REBOOTED)
@@ -171,9 +179,10 @@ class Session:
         if self._request is None:
             return
         if not self._waiting:
+            self._said_bye = True
             self._send(runner.bye())
             return
-        index = self._waiting.pop(0)
+        index = self._current = self._waiting.pop(0)
         self._log.mark(self._name(index))
         self._tell(Event.STEP_STARTED, index)
         if index == CHECKOUT:

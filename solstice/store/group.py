@@ -13,7 +13,7 @@ from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 from solstice.errors import SolsticeError
 from solstice.lifecycle import IllegalMove
 from solstice.protocol.lines import Message
-from solstice.protocol.store import ErrorKind, Refused, parse
+from solstice.protocol.store import ErrorKind, Refused, bad_request, parse
 from solstice.store.engine import reason
 from solstice.store.queries import OPERATIONS
 
@@ -40,7 +40,8 @@ def _answer_one(db: Connection, message: Message) -> Message:
     except (IntegrityError, DataError) as error:
         # These leave the transaction whole.  Any other error may have ended it (SQLite rolls all of it back when the
         # disk is full), and what ran after it would be committed by itself: so those fail the group, in `answer`.
-        return refusal(message, database_failure(error))
+        # The same statement would fail again: the request is at fault, and nobody is to try it for ever.
+        return refusal(message, bad_request(reason(error)))
     return {"id": message.get("id"), "ok": True, "result": result}
 
 

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from solstice.errors import Cause
+from solstice.errors import Cause, SolsticeError
 from solstice.host import clock
 from solstice.host.places import Places
 from solstice.lifecycle import JobState, Phase
@@ -55,6 +55,26 @@ class Attempts:
 
     async def run(self, active: Active, plan: Plan) -> None:
         """The whole attempt; afterwards nothing of it is left on the host."""
+        try:
+            is_clean, ending = await self._work(active, plan)
+        except (OSError, SolsticeError) as error:
+            # No descriptor left, a store that refuses: the job must end all the same, and its VM must go.
+            log.exception("attempt failed by a fault of the supervisor", extra=_context(active))
+            is_clean, ending = False, f"the supervisor failed: {error}"
+            if active.worker is not None:
+                active.worker.kill()
+                await active.worker.end()
+        if active.outcome is None:
+            crashed = Outcome(JobState.ERRORED, Cause.WORKER_CRASHED, ending)
+            # A worker that dies while the host stops costs the job nothing: it goes back as it would have.
+            await self._settle(active, active.stopping.outcome if active.stopping else crashed, clock.wall())
+        if not is_clean:
+            log.warning("worker left its VM behind: %s", ending, extra=_context(active))
+            await self._clean(active, plan)
+        await self._enter(active, Phase.DONE, clock.wall())
+
+    async def _work(self, active: Active, plan: Plan) -> tuple[bool, str]:
+        """Let a worker do it all; whether it left nothing behind, and how it ended."""
         backend = plan.hypervisor.backend.value
         await self._store.change("start", **_key(active), backend=backend, host=self._host, at=clock.wall())
         self._on_change()
@@ -68,13 +88,7 @@ class Attempts:
         async for report, at in worker.reports():
             await self._hear(active, report, at)
             is_clean = is_clean or isinstance(report, reports.Done)
-        ending = await worker.end()
-        if active.outcome is None:
-            await self._settle(active, Outcome(JobState.ERRORED, Cause.WORKER_CRASHED, ending), clock.wall())
-        if not is_clean:
-            log.warning("worker left its VM behind: %s", ending, extra=_context(active))
-            await self._clean(active, plan)
-        await self._enter(active, Phase.DONE, clock.wall())
+        return is_clean, await worker.end()
 
     async def _hear(self, active: Active, report: reports.Report, at: float) -> None:
         match report:

@@ -26,10 +26,17 @@ log = logging.getLogger(__name__)
 
 
 class Child:
-    def __init__(self, module: str, on_start: Callable[[Stream], None], on_message: Callable[[Message], None]) -> None:
+    def __init__(
+        self,
+        module: str,
+        on_start: Callable[[Stream], None],
+        on_message: Callable[[Message], None],
+        on_end: Callable[[], None] = lambda: None,
+    ) -> None:
         self._module = module
         self._on_start = on_start
         self._on_message = on_message
+        self._on_end = on_end
         self._task: asyncio.Task[None] | None = None
         self._stream: Stream | None = None
         self._closing = False
@@ -52,7 +59,11 @@ class Child:
 
     async def _keep_alive(self) -> None:
         while not self._closing:
-            await self._one_life()
+            try:
+                await self._one_life()
+            except OSError as error:
+                log.error("child cannot be started: %s", error, extra={"child": self._module})
+            self._on_end()
             if not self._closing:
                 log.error("child ended by itself, starting it again", extra={"child": self._module})
                 await asyncio.sleep(RESTART_DELAY)
@@ -63,21 +74,25 @@ class Child:
         theirs.close()
         pidfd = os.pidfd_open(process.pid)
         try:
-            self._stream = await Stream.over(ours)
-            self._on_start(self._stream)
-            try:
-                async for message in self._stream.messages():
-                    self._on_message(message)
-            except InternalError as error:
-                log.error("child said something unreadable: %s", error, extra={"child": self._module})
-            await self._stream.close()
-            self._stream = None
+            await self._listen(await Stream.over(ours))
             if not await readable(pidfd, END_TIMEOUT):
                 signal.pidfd_send_signal(pidfd, signal.SIGKILL)
                 await readable(pidfd, END_TIMEOUT)
             process.wait(0)
         finally:
             os.close(pidfd)
+
+    async def _listen(self, stream: Stream) -> None:
+        if not self._closing:
+            self._stream = stream
+            self._on_start(stream)
+            try:
+                async for message in stream.messages():
+                    self._on_message(message)
+            except (InternalError, LookupError, ValueError) as error:
+                log.error("child said something unreadable: %s", error, extra={"child": self._module})
+        await stream.close()
+        self._stream = None
 
 
 async def readable(descriptor: int, timeout: float) -> bool:

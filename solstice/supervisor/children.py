@@ -33,6 +33,7 @@ class Worker:
         self._stream: Stream | None = None
         self._ended = asyncio.Event()
         self._status: int | None = None
+        self._ending = ""
 
     @classmethod
     async def start(cls, forkserver: ForkServer, what: order.Order) -> Worker:
@@ -66,7 +67,12 @@ class Worker:
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
     async def end(self) -> str:
-        """After the last report: how the process ended, in words."""
+        """After the last report: how the process ended, in words.  May be asked again."""
+        if not self._ending:
+            self._ending = await self._end()
+        return self._ending
+
+    async def _end(self) -> str:
         assert self._stream is not None  # noqa: S101 - start() made it
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(STATUS_TIMEOUT):
@@ -104,6 +110,9 @@ async def errand(forkserver: ForkServer, what: order.Order, timeout: float) -> r
                     answer = report
                 done = done or isinstance(report, reports.Done | reports.Failed)
     except TimeoutError:
-        worker.kill()
+        log.error("errand took longer than %.0f s, killing its worker", timeout)
+    finally:
+        if not done:
+            worker.kill()
     await worker.end()
     return answer if done else None

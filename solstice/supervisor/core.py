@@ -25,6 +25,7 @@ from solstice.host import clock
 from solstice.host.places import Places
 from solstice.model import Backend, JobRequest, Outcome
 from solstice.supervisor import recovery
+from solstice.supervisor.attempt import CLEAN_TIMEOUT
 from solstice.supervisor.control import Control
 from solstice.supervisor.dispatch import Dispatch, stopping
 from solstice.supervisor.forkclient import ForkServer
@@ -41,6 +42,10 @@ OUTBOX_TIMEOUT = 5.0
 log = logging.getLogger(__name__)
 
 
+class Interrupted(Exception):
+    """It was asked to stop before it took jobs; nothing of it is left running."""
+
+
 class Supervisor:
     def __init__(self, settings: Settings, image_map: ImageMap, backend: Backend) -> None:
         self._settings = settings
@@ -50,6 +55,9 @@ class Supervisor:
         self._stopping = asyncio.Event()
         self._hurrying = asyncio.Event()
         self._fatal: UsageError | None = None
+        self._images = image_map.by_urgency()
+        self.left: list[str] = []
+        """The VMs that could not be removed before the end."""
         self._outbox: Outbox | None = None
         self._connection: Connection | None = None
 
@@ -58,7 +66,7 @@ class Supervisor:
 
         Raises `UsageError` if it cannot start, or if the broker will never have it.
         """
-        async with self._running() as stack:
+        async with self._running(takes_run=True) as stack:
             await self._open_doors(stack)
             log.info("serving", extra={"backend": self._backend.value, "labels": ",".join(self._map.labels())})
             await self._stopping.wait()
@@ -68,13 +76,15 @@ class Supervisor:
 
     async def run_one(self, request: JobRequest) -> Outcome | None:
         """Run one job without a broker; None if it was stopped before its end.  Raises `UsageError`, `RequestError`."""
+        image = self._map.resolve(request.runs_on)
+        self._images = [image] if image is not None else []
         ended: list[Outcome] = []
 
         def on_end(_job: str, outcome: Outcome) -> None:
             ended.append(outcome)
             self.stop()
 
-        async with self._running():
+        async with self._running(takes_run=False):
             self._dispatch.wait_for_images = False
             self._dispatch.on_end = on_end
             await self._intake.accept(request)
@@ -94,12 +104,24 @@ class Supervisor:
     # Starting, in the order in which one part needs the other
 
     @contextlib.asynccontextmanager
-    async def _running(self) -> AsyncIterator[contextlib.AsyncExitStack]:
+    async def _running(self, takes_run: bool) -> AsyncIterator[contextlib.AsyncExitStack]:
         self.places.make()
-        with self.places.locked():
+        with self.places.locked(takes_run=takes_run):
             async with contextlib.AsyncExitStack() as stack:
-                await self._start(stack)
+                await self._unless_stopped(self._start(stack))
                 yield stack
+
+    async def _unless_stopped(self, starting: Coroutine[Any, Any, None]) -> None:
+        """Start; a signal meanwhile ends that, as it would end anything else.  Raises `Interrupted`."""
+        start = asyncio.create_task(starting)
+        stopped = asyncio.create_task(self._stopping.wait())
+        await asyncio.wait({start, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+        if not start.done():
+            start.cancel()
+            await asyncio.wait({start})
+            raise Interrupted
+        await start
 
     async def _start(self, stack: contextlib.AsyncExitStack) -> None:
         self._store = Store(self._settings.database_url)
@@ -111,6 +133,7 @@ class Supervisor:
         self._dispatch = Dispatch(
             self._settings, self._map, self._backend, self.places, self._store, forkserver, self._changed
         )
+        self._dispatch.images.fetch(self._images)
         self._intake = Intake(self._map, self._store, self._dispatch.scheduler.add, self._changed)
         await self._store.change("host", owner=self._dispatch.owner, name=platform.node(), at=clock.wall())
         await recovery.sweep(forkserver, self._dispatch.hypervisor, self._dispatch.owner, self.places)
@@ -177,10 +200,20 @@ class Supervisor:
         for active in scheduler.active.values():
             active.stop(stopping(hurry=True))
         if not await scheduler.idle(STOP_MARGIN):
-            log.error("leaving VMs behind, which the next start removes", extra={"jobs": ",".join(scheduler.active)})
+            self._kill_hung_workers()
+        if not await scheduler.idle(CLEAN_TIMEOUT):
+            self.left = [active.id.name for active in scheduler.active.values()]
+            log.error("leaving VMs behind, which the next start removes", extra={"names": ",".join(self.left)})
         await self._intake.settled(INTAKE_TIMEOUT)
         if self._outbox is not None:
             await self._outbox.close(OUTBOX_TIMEOUT)
+
+    def _kill_hung_workers(self) -> None:
+        """What did not end although it was told to in a hurry hangs; its cleaner takes over."""
+        for active in self._dispatch.scheduler.active.values():
+            if active.worker is not None:
+                log.error("worker hangs, killing it", extra={"job": active.job.id, "pid": active.worker.pid})
+                active.worker.kill()
 
     async def _unless_hurried(self, waiting: Coroutine[Any, Any, bool]) -> None:
         idle = asyncio.create_task(waiting)

@@ -63,7 +63,7 @@ class Dispatch:
         self.attempts = Attempts(platform.node(), places, store, forkserver, on_change)
         capacity = Capacity(settings.max_concurrency, self._per_image())
         self.scheduler = Scheduler(self.owner, capacity, self.obstacle, self._attempt, on_change)
-        self.images = Images(image_map.images.values(), self._image_changed)
+        self.images = Images(self._image_changed)
         cache = settings.run_dir / "probe.json"
         self.acceleration = Acceleration(self.hypervisor, cache, places, self.owner, self.scheduler.pump)
 

@@ -17,13 +17,17 @@ log = logging.getLogger(__name__)
 class Images:
     """`on_change` is called with an image's name when it becomes ready or fails."""
 
-    def __init__(self, images: Iterable[Image], on_change: Callable[[str], None]) -> None:
-        self._configure = messages.Configure(tuple(images))
+    def __init__(self, on_change: Callable[[str], None]) -> None:
+        self._configure = messages.Configure(())
         self._on_change = on_change
         self._child = Child("solstice.images", self._on_start, self._on_message)
         self.ready: dict[str, messages.Ready] = {}
         self.failed: dict[str, messages.Failed] = {}
         self.progress: dict[str, messages.Progress] = {}
+
+    def fetch(self, images: Iterable[Image]) -> None:
+        """Before `start`: which images this host is to have, the most urgent first."""
+        self._configure = messages.Configure(tuple(images))
 
     def start(self) -> None:
         self._child.start()
@@ -37,10 +41,10 @@ class Images:
             return "ready"
         if name in self.failed:
             return f"failed: {self.failed[name].why}"
-        percent = self.progress[name].percent if name in self.progress else None
-        return (
-            "waiting" if name not in self.progress else f"fetching {'' if percent is None else f'{percent}%'}".strip()
-        )
+        if name not in self.progress:
+            return "waiting"
+        percent = self.progress[name].percent
+        return "fetching" if percent is None else f"fetching {percent}%"
 
     def _on_start(self, stream: Stream) -> None:
         stream.send(messages.encode(self._configure))

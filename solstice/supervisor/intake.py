@@ -21,6 +21,7 @@ from solstice.errors import Cause, RequestError
 from solstice.host import clock
 from solstice.model import JobRequest
 from solstice.protocol import jobrequest
+from solstice.protocol.store import ErrorKind
 from solstice.supervisor.jobs import Job
 from solstice.supervisor.store import Store, StoreRefused
 
@@ -59,6 +60,8 @@ class Intake:
                 "accept", request=document, label=job.label, image=job.image.name, at=clock.wall()
             )
         except StoreRefused as refused:
+            if refused.kind is not ErrorKind.BAD_REQUEST:
+                raise
             # Within 1 MiB as UTF-8, and yet beyond what the store takes, which counts it escaped as ASCII.
             raise RequestError(refused.why) from None
         context = {"job": job.id, "label": job.label}

@@ -19,6 +19,7 @@ from solstice.supervisor.streams import Stream
 
 FIRST_DELAY = 0.5
 MAX_DELAY = 10.0
+OPEN_TIMEOUT = 30.0
 _CONFIGURE = 0
 
 log = logging.getLogger(__name__)
@@ -37,16 +38,22 @@ class Store:
         self._url = url
         self._ids = itertools.count(_CONFIGURE + 1)
         self._asked: dict[int, tuple[Message, asyncio.Future[Any]]] = {}
-        self._child = Child("solstice.store", self._on_start, self._on_message)
+        self._first: asyncio.Future[Message]
+        self._configured = False
+        self._child = Child("solstice.store", self._on_start, self._on_message, self._on_end)
 
     async def open(self) -> None:
         """Start the process.  Raises `UsageError` if it cannot use the database."""
-        configured = self._register(_CONFIGURE, {"op": "configure", "url": self._url})
+        self._first = asyncio.get_running_loop().create_future()
         self._child.start()
         try:
-            await configured
-        except StoreRefused as refused:
-            raise UsageError("the database cannot be used", refused.why, "see --database-url and --state-dir") from None
+            async with asyncio.timeout(OPEN_TIMEOUT):
+                answer = await self._first
+        except TimeoutError:
+            why = f"the store process did not answer within {OPEN_TIMEOUT:.0f} s"
+            raise UsageError("the database cannot be used", why, "read what it said above") from None
+        if not answer["ok"]:
+            raise UsageError("the database cannot be used", answer["error"], "see --database-url and --state-dir")
 
     async def close(self) -> None:
         await self._child.close()
@@ -55,7 +62,7 @@ class Store:
         """The result of one operation.  Raises `StoreRefused`."""
         number = next(self._ids)
         answer = self._register(number, {"op": op, **fields})
-        if self._child.stream is not None:
+        if self._child.stream is not None and self._configured:
             self._child.stream.send(self._asked[number][0])
         return await answer
 
@@ -73,22 +80,37 @@ class Store:
             await asyncio.sleep(delay)
             delay = min(delay * 2, MAX_DELAY)
 
+    def _on_end(self) -> None:
+        self._configured = False
+
     def _register(self, number: int, message: Message) -> asyncio.Future[Any]:
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._asked[number] = ({**message, "id": number}, answer)
         return answer
 
     def _on_start(self, stream: Stream) -> None:
-        if _CONFIGURE not in self._asked:
-            stream.send({"op": "configure", "id": _CONFIGURE, "url": self._url})
-        for number in sorted(self._asked):
-            stream.send(self._asked[number][0])
+        stream.send({"op": "configure", "id": _CONFIGURE, "url": self._url})
+
+    def _on_configured(self, message: Message) -> None:
+        """A store that cannot open the database is ended, and `Child` starts the next one, until one can."""
+        self._configured = message["ok"]
+        stream = self._child.stream
+        assert stream is not None, "it has just answered"  # noqa: S101
+        if self._configured:
+            for number in sorted(self._asked):
+                stream.send(self._asked[number][0])
+        else:
+            stream.abort()
+        if not self._first.done():
+            self._first.set_result(message)
 
     def _on_message(self, message: Message) -> None:
-        asked = self._asked.pop(message["id"], None)
-        if asked is None or asked[1].done():
-            return  # the second answer to `configure` of a store that was started again, or nobody waits any more
-        question, answer = asked
+        if message["id"] == _CONFIGURE:
+            self._on_configured(message)
+            return
+        question, answer = self._asked.pop(message["id"])
+        if answer.done():
+            return  # nobody waits any more
         if message["ok"]:
             answer.set_result(message["result"])
         else:

@@ -45,6 +45,10 @@ class Stream:
             for message in self._lines.feed(data):
                 yield message
 
+    def abort(self) -> None:
+        """Close at once; whoever reads `messages` comes to their end."""
+        self._writer.transport.abort()
+
     async def drained(self) -> None:
         """Wait until what was sent has mostly left."""
         with contextlib.suppress(ConnectionError):

@@ -35,9 +35,11 @@ def sweep(what: order.Sweep) -> tuple[str, ...]:
     owned = hypervisor.list_owned(what.owner)
     for id in owned:
         _remove(hypervisor, id, vm_of(what.jobs, id))
+    # After the removing, which needs no network: a host without one is told so before it takes jobs.
+    hypervisor.ensure_network()
     hypervisor.close()
     # A worker that was killed between making its directory and defining its domain leaves the directory alone.
-    stray = sorted(what.jobs.glob("*/*/vm"))
+    stray = sorted({*what.jobs.glob("*/*/vm"), *what.jobs.glob("*/0")})
     for directory in stray:
         files.remove_tree(directory)
     return tuple([id.name for id in owned] + [str(path) for path in stray])

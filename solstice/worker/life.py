@@ -41,8 +41,10 @@ class Life:
         self._session = session_process.start(what.vm, what.record)
         self._watch = Watch(supervisor, self._session.channel)
         self._hypervisor: Hypervisor | None = None
+        self._started = False
         self._job: Job | None = None
         self._hurry = False
+        self._asked_to_stop = False
 
     def run(self) -> None:
         """From nothing to a VM and back to nothing.  Raises `InfraError` only if the cleaning fails."""
@@ -58,6 +60,7 @@ class Life:
             return self._run(hypervisor)
         except Stopped as stopped:
             self._hurry = stopped.stop.hurry
+            self._asked_to_stop = True
             return self._collect(stopped.stop.outcome)
         except InfraError as error:
             failure = error
@@ -79,6 +82,7 @@ class Life:
         limit = self._order.limits.boot
         deadline = time.monotonic() + limit
         hypervisor.start(self._vm.id)
+        self._started = True
         if hypervisor.carries_guest and not self._watch.until(Event.HELLO, deadline):
             raise DeadlineExpired(Cause.BOOT_TIMEOUT, f"no word from the runner within {limit:g} s")
 
@@ -96,21 +100,31 @@ class Life:
             return outcome
         self._enter(Phase.COLLECTING)
         # Whatever the guest does now, or fails to do, cleaning comes next.
-        with contextlib.suppress(InfraError, Closed, Stopped):
+        with contextlib.suppress(InfraError, Closed):
             self._session.channel.send(encode(Cancel()))
+            self._wait_for_the_last_output()
+        return replace(outcome, steps=self._job.results)
+
+    def _wait_for_the_last_output(self) -> None:
+        try:
             if not self._hurry:
                 self._watch.until(Event.FINISHED, time.monotonic() + COLLECT_TIMEOUT)
-        return replace(outcome, steps=self._job.results)
+        except Stopped as stopped:
+            self._hurry = stopped.stop.hurry
 
     def _clean(self) -> None:
         if self._hypervisor is not None:
-            if self._job is not None:
+            if self._is_worth_asking():
                 self._shut_down(self._hypervisor)
             self._hypervisor.destroy(self._vm.id)
             self._hypervisor.remove(self._vm.id, self._vm.directory)
             self._hypervisor.close()
         self._session.end()
         steps.remove_directory(self._vm)
+
+    def _is_worth_asking(self) -> bool:
+        """A guest that ran, or one that boots while its host stops, is asked; one that never came up is not."""
+        return self._job is not None or (self._started and self._asked_to_stop)
 
     def _shut_down(self, hypervisor: Hypervisor) -> None:
         """ACPI, sent again and again: the first may have come before the guest listened."""
@@ -121,7 +135,7 @@ class Life:
                 if self._watch.until_gone(min(deadline, time.monotonic() + SHUTDOWN_RESEND)):
                     return
             except Stopped as stopped:
-                self._hurry = stopped.stop.hurry
+                self._hurry = self._hurry or stopped.stop.hurry
 
     def _enter(self, phase: Phase) -> None:
         setproctitle(f"solstice: worker {self._vm.id.short} {self._vm.label} {phase}")

@@ -12,7 +12,7 @@ import socket
 import sys
 import traceback
 
-from solstice.errors import InfraError
+from solstice.errors import Cause, InfraError, os_failure
 from solstice.host.channel import Channel, Closed
 from solstice.protocol import order, reports
 from solstice.worker import cleanup, life, probe
@@ -59,5 +59,9 @@ def _carry_out(what: order.Order, channel: Channel) -> None:
             case order.Probe():
                 reporter.send(reports.Found(probe=probe.probe(what)))
         reporter.send(reports.Done())
+    except OSError as error:
+        traceback.print_exc(file=sys.stderr)
+        failure = os_failure(error, Cause.HYPERVISOR)
+        reporter.send(reports.Failed(failure.cause, failure.why, failure.remedy))
     except InfraError as error:
         reporter.send(reports.Failed(error.cause, error.why, error.remedy))

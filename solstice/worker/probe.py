@@ -37,7 +37,8 @@ def probe(what: order.Probe) -> ProbeResult:
     if known is not None and (known.boot_id, known.qemu_version) == (boot_id, version):
         return known
     if not _DEVICE.exists():
-        return ProbeResult(DomainType.QEMU, boot_id, version, f"{_DEVICE} does not exist")
+        # Not an answer that holds: a module may be loaded at any time.
+        return ProbeResult(DomainType.QEMU, "", version, f"{_DEVICE} does not exist")
     if _boots(hypervisor, what):
         return ProbeResult(DomainType.KVM, boot_id, version, "a kernel booted with it")
     return ProbeResult(DomainType.QEMU, boot_id, version, f"no kernel printed a word within {PROBE_TIMEOUT:.0f} s")
@@ -61,4 +62,4 @@ def _boots(hypervisor: Hypervisor, what: order.Probe) -> bool:
         hypervisor.destroy(what.vm.id)
         hypervisor.remove(what.vm.id, what.vm.directory)
         session.end()
-        files.remove_tree(record)
+        files.remove_tree(record.parent)

@@ -41,8 +41,6 @@ class Libvirt:
             raise InfraError(
                 Cause.HYPERVISOR, f"cannot connect to {settings.uri}: {error}", _REMEDY.format(uri=settings.uri)
             ) from None
-        with _told("cannot make the network ready"):
-            network.ensure(self._connection, settings.network)
 
     def peers(self) -> frozenset[int]:
         """QEMU's user as libvirt's DAC driver has it (`+64055:+64055`), and our own for `qemu:///session`."""
@@ -55,7 +53,12 @@ class Libvirt:
         with _told("cannot read QEMU's version"):
             return int(self._connection.getVersion())
 
+    def ensure_network(self) -> None:
+        with _told("cannot make the network ready"):
+            network.ensure(self._connection, self._settings.network)
+
     def prepare(self, vm: VmSpec) -> None:
+        self.ensure_network()
         disk.make_overlay(vm)
         xml = definition.domain_xml(vm, self._settings.network, self._settings.domain_type)
         with _told("cannot define the domain"):
