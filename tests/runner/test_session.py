@@ -226,3 +226,18 @@ def test_a_record_that_was_torn_by_the_end_is_in_the_log(served: Served, held: E
     # until its end it may still become a record
     assert served.read_log() == b"before"
     assert served.end() == ([], torn)
+
+
+def test_the_end_of_a_step_that_does_not_run_and_a_bye_that_is_not_due_are_not_believed(
+    served: Served, held: ExitStack
+) -> None:
+    guest = greeted(served, held)
+    end_step(guest, 1, 0)
+    guest.record(type="bye")
+    end_step(guest, 0, 0)
+    end_step(guest, 0, 0)
+    guest.print(b"end\n")
+    log = b""
+    while not log.endswith(b"end\n"):
+        log += served.read_log()
+    assert served.end() == ([Event.STEP_STARTED, Event.STEP_ENDED, Event.STEP_STARTED], b"")
