@@ -6,6 +6,17 @@ import shutil
 from pathlib import Path
 
 
+def make_passable(directory: Path) -> None:
+    """Make `directory`, and its parents, such that any user may pass through them but not look: mode 0711.
+
+    By chmod, because the umask cuts what mkdir is told, and QEMU's user must come through.
+    """
+    if not directory.exists():
+        make_passable(directory.parent)
+        directory.mkdir(exist_ok=True)
+        directory.chmod(0o711)
+
+
 def remove_tree(directory: Path) -> None:
     """Remove `directory` and all in it; that it is gone, or goes while we look, is fine.
 

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from solstice.errors import UsageError
+from solstice.host import files
 from solstice.model import OWNER_DIGITS, AttemptId
 
 # sizeof(sun_path) is 108 on Linux and illumos alike, with the terminating NUL: unix(7).
@@ -66,7 +67,7 @@ class Places:
             )
         try:
             for directory in (self.state, self.jobs, self.noop, self.run):
-                directory.mkdir(mode=0o711, parents=True, exist_ok=True)
+                files.make_passable(directory)
         except OSError as error:
             raise UsageError(
                 f"cannot make {error.filename}",

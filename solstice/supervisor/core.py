@@ -35,7 +35,7 @@ from solstice.supervisor.store import Store
 from solstice.supervisor.view import View
 
 # What cleaning may take after the guest's own shutdown, before the supervisor leaves the rest to the next start.
-STOP_MARGIN = 30.0
+STOP_MARGIN = 15.0
 INTAKE_TIMEOUT = 5.0
 OUTBOX_TIMEOUT = 5.0
 

@@ -15,7 +15,7 @@ from solstice.seed import documents, iso
 def make_directories(vm: VmSpec, record: Path) -> None:
     """The record's directory and the VM's in it; 0711, because QEMU's user must pass through."""
     for directory in (record, vm.directory):
-        directory.mkdir(mode=0o711, parents=True, exist_ok=True)
+        files.make_passable(directory)
 
 
 def prepare(hypervisor: Hypervisor, vm: VmSpec) -> None:

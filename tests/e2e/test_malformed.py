@@ -36,7 +36,8 @@ def test_each_kind_of_bad_message_is_dead_lettered_with_its_reason(noop: Service
         unschedulable = body in (BAD["unknown label"], BAD["unknown size"])
         assert headers["x-solstice-reason"] == ("request.unschedulable" if unschedulable else "request.invalid")
         assert 0 < len(headers["x-solstice-detail"].encode()) <= 1024
-    assert noop.outcome("true")["state"] == "succeeded"
+    event = noop.outcome("true")
+    assert (event["state"], event["backend"]) == ("succeeded", "noop")
 
 
 def test_a_message_as_large_as_the_broker_takes_is_cut_and_marked(noop: Service) -> None:

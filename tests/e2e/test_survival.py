@@ -46,11 +46,15 @@ def test_while_a_worker_hangs_other_jobs_start_and_finish(service: Service) -> N
 
 
 def test_while_the_fork_server_is_stopped_the_supervisor_goes_on(service: Service) -> None:
+    running = service.submit("sleep 3; echo finished")
+    service.said(rf"attempt is running .*job={running}")
     forkserver = service.child("solstice: forkserver")
     forkserver.suspend()
     try:
         job = service.submit("true")
         service.said(rf"attempt started .*job={job}")
+        service.done(running)
+        assert service.ask("job", job=running)["job"]["state"] == "succeeded"
         assert [active["job"] for active in service.ask("status")["active"]] == [job]
     finally:
         forkserver.resume()
@@ -86,6 +90,49 @@ def test_a_job_that_ends_within_the_drain_time_ends_normally(service: Service) -
     assert f"attempt ended: succeeded job={job}" in service.text
     assert "finished" in service.log(job)
     service.assert_nothing_left(job)
+
+
+def test_what_was_pending_runs_at_the_next_start_and_a_second_signal_hurries(make: Make) -> None:
+    service = make(DRAIN_TIMEOUT="3600", MAX_CONCURRENCY="1")
+    service.start()
+    first = service.submit("trap '' TERM; sleep 3600")
+    service.said(rf"attempt is running .*job={first}")
+    second = service.submit("echo my turn")
+    service.said(rf"job accepted .*job={second}")
+    service.process.send_signal(signal.SIGTERM)
+    assert service.end(signal.SIGTERM, seconds=20) == 0
+    service.assert_nothing_left(first, second)
+    service.start()
+    service.said(rf"attempt is running .*job={first}")
+    assert [job["state"] for job in service.ask("jobs")] == ["accepted", "running"]
+    service.process.send_signal(signal.SIGTERM)
+    assert service.end(signal.SIGTERM, seconds=20) == 0
+
+
+def test_a_worker_that_hangs_at_a_stop_is_killed_and_its_vm_removed(make: Make) -> None:
+    service = make(DRAIN_TIMEOUT="0", VM_SHUTDOWN_TIMEOUT="1")
+    service.start()
+    job = service.submit("sleep 3600")
+    service.said(rf"attempt is running .*job={job}")
+    service.worker(job).suspend()
+    service.process.send_signal(signal.SIGTERM)
+    assert service.end(signal.SIGTERM, seconds=60) == 0
+    service.assert_nothing_left(job)
+    assert "worker hangs, killing it" in service.text
+    assert f"attempt ended: errored job={job}" in service.text
+    assert "cause=infra.host_stopping" in service.text
+
+
+def test_acceleration_is_found_out_once_and_costs_no_attempt(make: Make) -> None:
+    service = make(LIBVIRT_DOMAIN_TYPE="auto")
+    service.start()
+    event = service.outcome("true")
+    assert (event["state"], event["attempt"]) == ("succeeded", 1)
+    service.said("guests run with domain type (kvm|qemu)")
+    assert service.ask("status")["domain_type"] in ("kvm", "qemu")
+    service.done(event["job_id"])
+    service.assert_nothing_left(event["job_id"])
+    assert {path.name for path in (service.state / "jobs").iterdir()} == {event["job_id"]}
 
 
 def test_ctrl_c_reaches_the_supervisor_alone(make: Make) -> None:
