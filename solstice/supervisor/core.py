@@ -190,6 +190,8 @@ class Supervisor:
         """Let end what ends in time; put back the rest."""
         scheduler = self._dispatch.scheduler
         scheduler.close()
+        seconds = f"{self._settings.drain_timeout:g}"
+        log.info("stopping; a second signal hurries", extra={"jobs": len(scheduler.active), "seconds": seconds})
         if self._connection is not None:
             self._connection.pause()
         await self._unless_hurried(scheduler.idle(self._settings.drain_timeout))
