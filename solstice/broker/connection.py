@@ -81,6 +81,7 @@ class Connection:
         """Begin to connect; returns at once.  Needs a running loop, which gets a default executor without threads."""
         asyncio.get_running_loop().set_default_executor(ThreadPerCall())
         self._task = asyncio.create_task(self._keep(), name="broker")
+        self._task.add_done_callback(self._ended)
 
     def pause(self) -> None:
         """Stop consuming, soon.  What is already on its way, at most the prefetch, is still delivered."""
@@ -135,6 +136,12 @@ class Connection:
                 delay = FIRST_DELAY
             await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311  many hosts, not an adversary
             delay = min(delay * 2, MAX_DELAY)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """The owner must not be left deaf by a fault of ours."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.critical("the broker's task ended by a fault of Solstice", exc_info=error)
+            self._on_fatal(UsageError("the connection to the broker is lost for good", str(error), "please report it"))
 
     async def _connect_and_serve(self) -> None:
         """One connection, from its beginning to its loss.  Raises `Lost`, or `UsageError` if it is for good."""

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from solstice.errors import InternalError
 from solstice.host import processes
 from solstice.protocol.lines import Message
+from solstice.supervisor import tasks
 from solstice.supervisor.streams import Stream
 
 RESTART_DELAY = 1.0
@@ -42,7 +43,7 @@ class Child:
         self._closing = False
 
     def start(self) -> None:
-        self._task = asyncio.create_task(self._keep_alive(), name=self._module)
+        self._task = tasks.start(self._keep_alive(), self._module)
 
     @property
     def stream(self) -> Stream | None:

@@ -20,6 +20,7 @@ from solstice.host.places import Places
 from solstice.lifecycle import JobState
 from solstice.model import Backend, DiskFormat, Outcome, VmSpec
 from solstice.protocol import order
+from solstice.supervisor import tasks
 from solstice.supervisor.acceleration import Acceleration
 from solstice.supervisor.attempt import Attempts, Plan
 from solstice.supervisor.capacity import Capacity
@@ -138,7 +139,7 @@ class Dispatch:
             self.on_end(job.id, outcome)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
+        task = tasks.start(work, "dispatch")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

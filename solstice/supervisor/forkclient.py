@@ -108,10 +108,11 @@ class ForkServer:
         if asked is None:
             for descriptor in descriptors:
                 os.close(descriptor)
-        elif "pid" in answer:
-            if asked.timer is not None:
-                asked.timer.cancel()
-            asked.on_pid(answer["pid"], descriptors[0])
+            return
+        if asked.timer is not None:
+            asked.timer.cancel()
+        if "pid" in answer:
+            asked.on_pid(answer["pid"], descriptors[0] if descriptors else -1)
         else:
             del self._asked[answer["token"]]
             asked.on_status(answer["status"])

@@ -22,6 +22,7 @@ from solstice.host import clock
 from solstice.model import JobRequest
 from solstice.protocol import jobrequest
 from solstice.protocol.store import ErrorKind
+from solstice.supervisor import tasks
 from solstice.supervisor.jobs import Job
 from solstice.supervisor.store import Store, StoreRefused
 
@@ -75,7 +76,7 @@ class Intake:
 
     def deliver(self, connection: Connection, topology: Topology, delivery: Delivery) -> None:
         """Take one delivery; returns at once."""
-        task = asyncio.create_task(self._take(connection, topology, delivery))
+        task = tasks.start(self._take(connection, topology, delivery), "intake")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -103,9 +104,11 @@ class Intake:
         body, headers = dead_letter(delivery.body, delivery.headers, error.cause, error.why, delivery.message_id)
         queue = topology.dead_letter_queue
         await connection.publish(Outgoing(DEAD_LETTERS, queue, body, message_id, headers, mandatory=True))
-        await self._store.change(
-            "reject", request_id=request_id, cause=error.cause.value, detail=error.why, at=clock.wall()
-        )
+        # The dead letter stands by now, with the reason; an event that cannot be stored must not hold the delivery.
+        with contextlib.suppress(StoreRefused):
+            await self._store.change(
+                "reject", request_id=request_id, cause=error.cause.value, detail=error.why, at=clock.wall()
+            )
         log.warning("request rejected: %s", error.cause, extra={"message_id": message_id, "detail": error.why})
         self._on_change()
 

@@ -12,6 +12,7 @@ import logging
 from solstice.broker.connection import Broker, Connection
 from solstice.broker.publisher import NotConfirmed, Outgoing
 from solstice.broker.topology import EVENTS
+from solstice.supervisor import tasks
 from solstice.supervisor.store import Store, StoreRefused
 
 PAGE = 100
@@ -28,7 +29,7 @@ class Outbox:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        self._task = asyncio.create_task(self._keep(), name="outbox")
+        self._task = tasks.start(self._keep(), "outbox")
 
     def wake(self) -> None:
         """There may be something to publish, or somebody to publish to."""

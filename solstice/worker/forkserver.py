@@ -49,8 +49,16 @@ class ForkServer:
         if not data:
             return False
         token = json.loads(data)["token"]
+        if not descriptors:
+            self._refuse(token)  # no descriptor was to be had for it
+            return True
         channel = socket.socket(fileno=descriptors[0])
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError:
+            channel.close()
+            self._refuse(token)
+            return True
         if pid == 0:
             _become_worker(channel)
         channel.close()
@@ -59,6 +67,10 @@ class ForkServer:
         self._answer({"token": token, "pid": pid}, [pidfd])
         os.close(pidfd)
         return True
+
+    def _refuse(self, token: int) -> None:
+        """This worker cannot be; the next one may."""
+        self._answer({"token": token, "status": os.EX_OSERR}, [])
 
     def _reap(self) -> None:
         while self._tokens:
