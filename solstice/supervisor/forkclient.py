@@ -73,7 +73,7 @@ class ForkServer:
             if not await readable(self._pidfd, END_TIMEOUT):
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
                 await readable(self._pidfd, END_TIMEOUT)
-            self._bury()
+            self._reaper()()
 
     def _send(self) -> None:
         loop = asyncio.get_running_loop()
@@ -124,7 +124,8 @@ class ForkServer:
     def _restart(self, why: str) -> None:
         log.error("starting another fork server: %s", why)
         self._forget()
-        self._bury()
+        # It is dead or as good as dead; its status is fetched when it has one, and nobody waits for that.
+        asyncio.get_running_loop().add_reader(self._pidfd, self._reaper())
         waiting = [self._asked[token] for token in self._unsent]
         for asked in self._asked.values():
             if asked.timer is not None:
@@ -143,6 +144,13 @@ class ForkServer:
         self._sock.close()
         self._sock = None
 
-    def _bury(self) -> None:
-        os.close(self._pidfd)
-        self._process.poll()
+    def _reaper(self) -> Callable[[], None]:
+        """What fetches the status of the server that runs now, once it has ended."""
+        loop, process, pidfd = asyncio.get_running_loop(), self._process, self._pidfd
+
+        def reap() -> None:
+            loop.remove_reader(pidfd)
+            os.close(pidfd)
+            process.wait(0)
+
+        return reap
