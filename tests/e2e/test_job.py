@@ -14,6 +14,7 @@ from solstice.broker.topology import RESULTS
 from solstice.protocol import runner
 from tests.e2e.conftest import Make
 from tests.e2e.service import Service
+from tests.real.libvirtd import virsh
 from tests.runner.peer import Peer
 
 pytestmark = [pytest.mark.broker, pytest.mark.libvirt]
@@ -111,3 +112,13 @@ def test_a_guest_that_never_reports_is_a_boot_timeout(make: Make) -> None:
     assert (event["state"], event["cause"]) == ("errored", "infra.boot_timeout")
     service.done(event["job_id"])
     service.assert_nothing_left(event["job_id"])
+
+
+def test_a_network_that_is_down_is_started_and_set_to_autostart(make: Make) -> None:
+    virsh("net-destroy", "default")
+    virsh("net-autostart", "default", "--disable")
+    service = make()
+    service.start()
+    assert "default" in virsh("net-list", "--name").stdout.split()
+    assert "default" in virsh("net-list", "--autostart", "--name").stdout.split()
+    assert service.outcome("ip addr show dev eth0 | grep -q UP")["state"] == "succeeded"
