@@ -60,5 +60,7 @@ class Images:
                 self._on_change(ready.image)
             case messages.Failed() as failed:
                 self.failed[failed.image] = failed
+                # it may have been ready before: a child that is started again looks at every image anew
+                self.ready.pop(failed.image, None)
                 log.error("image cannot be had: %s (%s)", failed.why, failed.remedy, extra={"image": failed.image})
                 self._on_change(failed.image)
