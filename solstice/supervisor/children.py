@@ -34,6 +34,7 @@ class Worker:
         self._ended = asyncio.Event()
         self._status: int | None = None
         self._ending = ""
+        self._unwanted = False
 
     @classmethod
     async def start(cls, forkserver: ForkServer, what: order.Order) -> Worker:
@@ -61,7 +62,8 @@ class Worker:
             self._stream.send(order.encode_stop(stop))
 
     def kill(self) -> None:
-        """SIGKILL, by pidfd: never another process that has got the same pid since."""
+        """SIGKILL, by pidfd: never another process that has got the same pid since; before the fork: right after it."""
+        self._unwanted = True
         if self._pidfd >= 0:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
@@ -78,9 +80,7 @@ class Worker:
             async with asyncio.timeout(STATUS_TIMEOUT):
                 await self._ended.wait()
         await self._stream.close()
-        if self._pidfd >= 0:
-            os.close(self._pidfd)
-            self._pidfd = -1
+        self._let_go()
         if self._status is None:
             return "it closed its pipe"
         if self._status < 0:
@@ -89,6 +89,15 @@ class Worker:
 
     def _on_pid(self, pid: int, pidfd: int) -> None:
         self.pid, self._pidfd = pid, pidfd
+        if self._unwanted:
+            self.kill()
+        if self._ending:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
+            self._pidfd = -1
 
     def _on_status(self, status: int) -> None:
         self._status = status
