@@ -161,8 +161,8 @@ find_tools() {
 # supervise RECORD COMMAND…: run COMMAND in the work directory with the port as its output, then send RECORD with its
 # exit code.  It runs in the background, so that the main loop is free to read `cancel`, which arrives here as TERM.
 supervise() {
-    child='' cancelled=''
-    trap 'cancelled=1; terminate' TERM
+    child='' cancelled='' asked=''
+    trap 'cancelled=1 asked=1; terminate' TERM
     report=$1
     shift
     cd "$state/work" || exit
@@ -172,6 +172,8 @@ supervise() {
     [ -z "$cancelled" ] || terminate
     # `wait` also returns when the trap has run; the status is the command's only if it has not.
     while cancelled='' && wait "$child"; code=$? && [ -n "$cancelled" ]; do :; done
+    # a shell that has just forked can lose a TERM: what is left of a cancelled step is killed with it
+    [ -z "$asked" ] || kill -s KILL -- "-$child" 2>/dev/null || :
     # killed by signal N is 128+N for most, but 256+N in ksh93
     [ "$code" -le 255 ] || code=$((code % 128 + 128))
     record "{$report,\"exit_code\":$code}"

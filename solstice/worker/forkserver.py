@@ -17,6 +17,7 @@ import os
 import select
 import signal
 import socket
+import warnings
 
 from setproctitle import setproctitle
 
@@ -99,6 +100,9 @@ def _become_worker(channel: socket.socket) -> None:
 def main() -> None:
     setproctitle("solstice: forkserver")
     processes.ignore_terminal_signals()
+    # Python 3.12 and later count threads by a field of /proc/self/stat, which the blank in our title shifts: a niced
+    # fork server would be told that it has as many threads as its nice value.  It has one.
+    warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
     sock = processes.adopt_stdin()
     worker.preload()
     # What is imported by now lives as long as we do: frozen, no collection in a worker ever copies its pages.
