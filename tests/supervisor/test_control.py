@@ -58,3 +58,40 @@ def test_a_refusal_is_one_sentence(tmp_path: Path) -> None:
 
 def test_garbage_ends_the_connection_and_nothing_else(tmp_path: Path) -> None:
     assert exchange(tmp_path / "s", b"garbage\n", encode({"v": 1, "cmd": "greet", "name": "x"})) == []
+
+
+def test_a_client_that_asks_nothing_is_let_go_at_the_close(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        control = Control(tmp_path / "s", {"greet": greet})
+        await control.start()
+        reader, writer = await asyncio.open_unix_connection(tmp_path / "s")
+        # answered once, so it is not merely in the backlog
+        writer.write(encode({"v": 1, "cmd": "greet", "name": "a"}))
+        await asyncio.wait_for(reader.readline(), 10)
+        await control.close()
+        assert await asyncio.wait_for(reader.read(), 10) == b""
+        writer.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_client_that_leaves_in_the_middle_of_a_line_costs_the_others_nothing(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        control = Control(tmp_path / "s", {"greet": greet})
+        await control.start()
+        _reader, leaver = await asyncio.open_unix_connection(tmp_path / "s")
+        leaver.write(b'{"v": 1, "cm')
+        leaver.transport.abort()
+        reader, writer = await asyncio.open_unix_connection(tmp_path / "s")
+        writer.write(encode({"v": 1, "cmd": "greet", "name": "a"}))
+        assert decode(await asyncio.wait_for(reader.readline(), 10))["result"] == "hello a"
+        writer.close()
+        await control.close()
+
+    asyncio.run(scenario())
+
+
+def test_what_a_dead_supervisor_left_at_the_sockets_place_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "s").touch()
+    (answer,) = exchange(tmp_path / "s", encode({"v": 1, "cmd": "greet", "name": "a"}))
+    assert answer["ok"]

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import sqlite3
 import uuid
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ import psutil
 import pytest
 
 from solstice.errors import UsageError
+from solstice.protocol.store import ErrorKind
 from solstice.supervisor.store import Store, StoreRefused
 
 
@@ -27,6 +31,16 @@ def url(folder: Path) -> str:
     return f"sqlite:///{folder}/solstice.db"
 
 
+@asynccontextmanager
+async def opened(folder: Path) -> AsyncIterator[Store]:
+    store = Store(url(folder))
+    try:
+        await store.open()
+        yield store
+    finally:
+        await store.close()
+
+
 def document() -> dict[str, object]:
     return {"schema_version": "jobrequest.v1", "request_id": str(uuid.uuid4()), "steps": [{"run": "true"}]}
 
@@ -38,35 +52,31 @@ def process() -> psutil.Process:
 
 def test_what_is_asked_is_answered_and_what_is_refused_raises(tmp_path: Path) -> None:
     async def scenario() -> None:
-        store = Store(url(tmp_path))
-        await store.open()
-        assert await store.change("accept", request=document(), label="l", image="i", at=1.0) == {
-            "new": True,
-            "state": "accepted",
-        }
-        with pytest.raises(StoreRefused, match="nonsense"):
-            await store.ask("nonsense")
-        await store.close()
+        async with opened(tmp_path) as store:
+            assert await store.change("accept", request=document(), label="l", image="i", at=1.0) == {
+                "new": True,
+                "state": "accepted",
+            }
+            with pytest.raises(StoreRefused, match="nonsense"):
+                await store.ask("nonsense")
 
     run(scenario())
 
 
 def test_a_question_whose_store_dies_is_answered_by_the_next(tmp_path: Path) -> None:
     async def scenario() -> None:
-        store = Store(url(tmp_path))
-        await store.open()
-        first = process()
-        first.suspend()
-        asked = [
-            asyncio.create_task(store.change("accept", request=document(), label="l", image="i", at=1.0))
-            for _ in range(20)
-        ]
-        await asyncio.sleep(0)
-        first.kill()
-        answers = await asyncio.gather(*asked)
-        assert all(answer["new"] for answer in answers)
-        assert (await store.ask("counts"))["counts"]["accepted"] == 20
-        await store.close()
+        async with opened(tmp_path) as store:
+            first = process()
+            first.suspend()
+            asked = [
+                asyncio.create_task(store.change("accept", request=document(), label="l", image="i", at=1.0))
+                for _ in range(20)
+            ]
+            await asyncio.sleep(0)
+            first.kill()
+            answers = await asyncio.gather(*asked)
+            assert all(answer["new"] for answer in answers)
+            assert (await store.ask("counts"))["counts"]["accepted"] == 20
 
     run(scenario())
 
@@ -75,16 +85,62 @@ def test_a_database_that_is_gone_for_a_while_costs_time_and_nothing_else(tmp_pat
     async def scenario() -> None:
         folder = tmp_path / "state"
         folder.mkdir()
-        store = Store(url(folder))
-        await store.open()
-        folder.rename(tmp_path / "elsewhere")
-        process().kill()
-        asked = asyncio.create_task(store.change("accept", request=document(), label="l", image="i", at=1.0))
-        done, _ = await asyncio.wait({asked}, timeout=2.5)
-        assert not done
-        (tmp_path / "elsewhere").rename(folder)
-        assert (await asked)["new"] is True
-        await store.close()
+        async with opened(folder) as store:
+            folder.rename(tmp_path / "elsewhere")
+            process().kill()
+            asked = asyncio.create_task(store.change("accept", request=document(), label="l", image="i", at=1.0))
+            done, _ = await asyncio.wait({asked}, timeout=2.5)
+            assert not done
+            (tmp_path / "elsewhere").rename(folder)
+            assert (await asked)["new"] is True
+
+    run(scenario())
+
+
+class Heard(logging.Handler):
+    """Sets an event when its logger says anything."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.event = asyncio.Event()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.event.set()
+
+
+def rename(folder: Path, table: str, to: str) -> None:
+    with sqlite3.connect(folder / "solstice.db") as db:
+        db.execute(f"ALTER TABLE {table} RENAME TO {to}")
+    db.close()
+
+
+def test_a_change_that_the_database_refuses_is_tried_until_it_takes_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario() -> None:
+        async with opened(tmp_path) as store:
+            rename(tmp_path, "jobs", "elsewhere")
+            with pytest.raises(StoreRefused, match="no such table"):
+                await store.ask("accept", request=document(), label="l", image="i", at=1.0)
+            heard = Heard()
+            logging.getLogger("solstice.supervisor.store").addHandler(heard)
+            asked = asyncio.create_task(store.change("accept", request=document(), label="l", image="i", at=1.0))
+            await heard.event.wait()
+            assert not asked.done()
+            rename(tmp_path, "elsewhere", "jobs")
+            assert (await asked)["new"] is True
+            logging.getLogger("solstice.supervisor.store").removeHandler(heard)
+
+    run(scenario())
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+
+
+def test_a_change_that_is_wrong_is_refused_at_once(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with opened(tmp_path) as store:
+            with pytest.raises(StoreRefused) as refused:
+                await store.change("finish", job=str(uuid.uuid4()), state="succeeded", at=1.0)
+            assert refused.value.kind is ErrorKind.UNKNOWN_JOB
 
     run(scenario())
 
