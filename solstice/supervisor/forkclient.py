@@ -70,6 +70,8 @@ class ForkServer:
         """Close the stream and wait for the server's end; kill it after `END_TIMEOUT` seconds."""
         if self._sock is not None:
             self._forget()
+            for token in self._unsent:
+                self._asked[token].channel.close()
             if not await readable(self._pidfd, END_TIMEOUT):
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
                 await readable(self._pidfd, END_TIMEOUT)
@@ -127,9 +129,6 @@ class ForkServer:
         # It is dead or as good as dead; its status is fetched when it has one, and nobody waits for that.
         asyncio.get_running_loop().add_reader(self._pidfd, self._reaper())
         waiting = [self._asked[token] for token in self._unsent]
-        for asked in self._asked.values():
-            if asked.timer is not None:
-                asked.timer.cancel()
         self._asked.clear()
         self._unsent.clear()
         self.start()
@@ -143,6 +142,9 @@ class ForkServer:
         loop.remove_writer(self._sock)
         self._sock.close()
         self._sock = None
+        for asked in self._asked.values():
+            if asked.timer is not None:
+                asked.timer.cancel()
 
     def _reaper(self) -> Callable[[], None]:
         """What fetches the status of the server that runs now, once it has ended."""

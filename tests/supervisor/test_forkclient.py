@@ -24,6 +24,7 @@ from solstice.lifecycle import Phase
 from solstice.model import AttemptId, Backend, DiskFormat, JobRequest, Step, VmSpec
 from solstice.protocol import order, reports
 from solstice.protocol.lines import Lines, Message, encode
+from solstice.supervisor import forkclient
 from solstice.supervisor.child import readable
 from solstice.supervisor.children import Worker, errand
 from solstice.supervisor.forkclient import ForkServer
@@ -234,15 +235,25 @@ def test_workers_outlive_a_fork_server_that_ends_at_eof(reachable: Path) -> None
     run(scenario())
 
 
-def test_a_stopped_fork_server_is_killed_at_the_close(reachable: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("solstice.supervisor.forkclient.END_TIMEOUT", 0.2)
+def test_closed_while_its_server_is_stopped_it_kills_the_server_and_lets_go_of_every_channel(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(forkclient, "FORK_TIMEOUT", 0.2)
+    monkeypatch.setattr(forkclient, "END_TIMEOUT", 0.5)
 
     async def scenario() -> None:
+        faults: list[dict[str, Any]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, context: faults.append(context))
         async with forkserver() as server:
             process = server_process()
             process.suspend()
+            workers = [Raw(server) for _ in range(400)]
             await server.close()
             assert not process.is_running()
+            for worker in workers:
+                assert await worker.hear(1) == []
+                worker.ours.close()
+        assert faults == []
 
     run(scenario())
 
