@@ -1,7 +1,4 @@
-"""The real fork server and its client: what happens to the processes when one of the two is stopped, hung or gone.
-
-A worker that must stay for a while is given a FIFO for its noop VM's state file: it waits there for a reader.
-"""
+"""The real fork server and its client: what happens to the processes when one of the two is stopped, hung or gone."""
 
 from __future__ import annotations
 
@@ -9,10 +6,7 @@ import asyncio
 import os
 import signal
 import socket
-import uuid
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,93 +15,17 @@ import pytest
 
 from solstice.host import processes
 from solstice.lifecycle import Phase
-from solstice.model import AttemptId, Backend, DiskFormat, JobRequest, Step, VmSpec
+from solstice.model import Backend
 from solstice.protocol import order, reports
 from solstice.protocol.lines import Lines, Message, encode
 from solstice.supervisor import forkclient
-from solstice.supervisor.child import readable
 from solstice.supervisor.children import Worker, errand
 from solstice.supervisor.forkclient import ForkServer
-
-OWNER = "0123456789ab"
-PATIENCE = 20.0
-
-
-def run(scenario: Coroutine[Any, Any, None]) -> None:
-    async def bounded() -> None:
-        async with asyncio.timeout(60):
-            await scenario
-
-    asyncio.run(bounded())
-
-
-@asynccontextmanager
-async def forkserver() -> AsyncIterator[ForkServer]:
-    server = ForkServer()
-    server.start()
-    try:
-        yield server
-    finally:
-        await server.close()
-
-
-def server_process() -> psutil.Process:
-    (found,) = [child for child in psutil.Process().children() if "forkserver" in " ".join(child.cmdline())]
-    return found
-
-
-async def gone(pid: int) -> bool:
-    """True when this process has ended, reaped or not."""
-    try:
-        pidfd = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return True
-    try:
-        return await readable(pidfd, PATIENCE)
-    finally:
-        os.close(pidfd)
+from tests.supervisor.scenes import OWNER, Attempt, forkserver, gone, run, server_process
 
 
 def descriptors() -> int:
     return psutil.Process().num_fds()
-
-
-@dataclass
-class Attempt:
-    """A noop attempt; `hold` keeps it in `preparing` until `release`."""
-
-    folder: Path
-    job: str = field(default_factory=lambda: str(uuid.uuid4()))
-
-    @property
-    def id(self) -> AttemptId:
-        return AttemptId(OWNER, self.job, 1)
-
-    @property
-    def order(self) -> order.Run:
-        root, record = self.folder / "noop", self.folder / self.job[:4]
-        root.mkdir(exist_ok=True)
-        vm = VmSpec(self.id, "label", Path("/x"), DiskFormat.RAW, record / "vm")
-        request = JobRequest(self.job, "label", (Step("one", "true"),))
-        return order.Run(order.Hypervisor(Backend.NOOP, str(root)), vm, request, order.Limits(5, 5, 5), record)
-
-    def hold(self) -> Callable[[], None]:
-        path = Path(self.order.hypervisor.uri) / self.id.name
-        os.mkfifo(path)
-        return lambda: self._release(path)
-
-    def _release(self, path: Path) -> None:
-        """Read what the worker writes, until it has removed the FIFO and nothing of it is left."""
-        reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-        loop = asyncio.get_running_loop()
-
-        def read() -> None:
-            os.read(reader, 4096)
-            if not path.exists():
-                loop.remove_reader(reader)
-                os.close(reader)
-
-        loop.add_reader(reader, read)
 
 
 async def held(server: ForkServer, attempt: Attempt) -> tuple[Worker, AsyncIterator[tuple[reports.Report, float]]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import psutil
 
 from solstice.model import Image
 from solstice.supervisor.images import Images
+from tests.supervisor.scenes import run
 
 DISK = b"\xeb" * (1 << 20)
 
@@ -44,14 +45,6 @@ async def running(*wanted: Image) -> AsyncIterator[Host]:
         await host.images.close()
 
 
-def run(scenario: Callable[[], Awaitable[None]]) -> None:
-    async def bounded() -> None:
-        async with asyncio.timeout(60):
-            await scenario()
-
-    asyncio.run(bounded())
-
-
 def test_what_became_of_each_image_is_known_and_told(tmp_path: Path) -> None:
     (tmp_path / "good.source").write_bytes(DISK)
 
@@ -63,7 +56,7 @@ def test_what_became_of_each_image_is_known_and_told(tmp_path: Path) -> None:
             assert host.images.state("bad").startswith("failed: ")
             assert "bad.source" in host.images.state("bad")
 
-    run(scenario)
+    run(scenario())
     assert (tmp_path / "good.img").read_bytes() == DISK
 
 
@@ -79,7 +72,7 @@ def test_a_killed_process_is_started_again_and_told_what_to_fetch(tmp_path: Path
             assert host.images.state("late") == "ready"
             assert process().pid != first.pid
 
-    run(scenario)
+    run(scenario())
 
 
 def test_an_image_that_was_ready_and_is_gone_is_ready_no_more(tmp_path: Path) -> None:
@@ -96,7 +89,7 @@ def test_an_image_that_was_ready_and_is_gone_is_ready_no_more(tmp_path: Path) ->
             await host.changes.get()
             assert host.images.state("lost").startswith("failed: ")
 
-    run(scenario)
+    run(scenario())
 
 
 def test_the_process_ends_with_its_client(tmp_path: Path) -> None:
@@ -107,4 +100,4 @@ def test_the_process_ends_with_its_client(tmp_path: Path) -> None:
             child = process()
         assert not child.is_running()
 
-    run(scenario)
+    run(scenario())

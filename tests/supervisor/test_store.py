@@ -6,10 +6,9 @@ import asyncio
 import logging
 import sqlite3
 import uuid
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -17,14 +16,7 @@ import pytest
 from solstice.errors import UsageError
 from solstice.protocol.store import ErrorKind
 from solstice.supervisor.store import Store, StoreRefused
-
-
-def run(scenario: Coroutine[Any, Any, None]) -> None:
-    async def bounded() -> None:
-        async with asyncio.timeout(60):
-            await scenario
-
-    asyncio.run(bounded())
+from tests.supervisor.scenes import run
 
 
 def url(folder: Path) -> str:
