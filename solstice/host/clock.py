@@ -13,8 +13,3 @@ def wall() -> float:
 def deadline(seconds: float) -> float:
     """The monotonic time that is `seconds` from now."""
     return time.monotonic() + seconds
-
-
-def remaining(until: float) -> float:
-    """Seconds left until a monotonic deadline; 0.0 when it is past."""
-    return max(0.0, until - time.monotonic())

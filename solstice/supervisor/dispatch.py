@@ -127,7 +127,9 @@ class Dispatch:
         failed = self.images.failed[name]
         outcome = Outcome(JobState.ERRORED, failed.cause, f"{failed.why} ({failed.remedy})")
         for job in [job for job in self.scheduler.pending.values() if job.image.name == name]:
-            del self.scheduler.pending[job.id]
+            # It may have left while another one's end was stored.
+            if self.scheduler.pending.pop(job.id, None) is None:
+                continue
             await self._store.change(
                 "finish",
                 job=job.id,

@@ -49,11 +49,6 @@ class Stream:
         """Close at once; whoever reads `messages` comes to their end."""
         self._writer.transport.abort()
 
-    async def drained(self) -> None:
-        """Wait until what was sent has mostly left."""
-        with contextlib.suppress(ConnectionError):
-            await self._writer.drain()
-
     async def close(self) -> None:
         self._writer.close()
         with contextlib.suppress(ConnectionError):
