@@ -101,6 +101,12 @@ class Broker:
             self.kill()
 
     @property
+    def pid(self) -> int:
+        """The process of the node, while it runs."""
+        assert self._server is not None
+        return self._server.pid
+
+    @property
     def _node(self) -> str:
         return f"solstice-tests-{self.port}@localhost"
 
