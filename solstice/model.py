@@ -18,6 +18,7 @@ from solstice.errors import Cause
 from solstice.lifecycle import JobState
 
 OWNER_DIGITS = 12
+DEFAULT_PRIORITY = 5
 _UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 _NAME = re.compile(rf"solstice-([0-9a-f]{{{OWNER_DIGITS}}})-({_UUID})-([0-9]{{1,3}})")
 
@@ -88,7 +89,10 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class JobRequest:
-    """A validated `jobrequest.v1`.  `timeout_s` 0 means the host's JOB_TIMEOUT."""
+    """A validated `jobrequest.v1`.  `timeout_s` 0 means the host's JOB_TIMEOUT; of `priority` 0 to 9, 9 is first.
+
+    `concurrency_group` counts within one `repo_url`; an empty one is no group.
+    """
 
     request_id: str
     runs_on: str
@@ -99,6 +103,9 @@ class JobRequest:
     ref: str = ""
     env: Mapping[str, str] = field(default_factory=dict)
     timeout_s: float = 0.0
+    priority: int = DEFAULT_PRIORITY
+    concurrency_group: str = ""
+    cancel_in_progress: bool = False
     artifacts: tuple[str, ...] = ()
     source: str = ""
     submitted_at: str = ""

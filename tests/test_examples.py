@@ -37,3 +37,8 @@ def test_shipped_map_has_the_published_defaults() -> None:
     assert (illumos.decompress, illumos.nocloud) == (Compression.ZSTD, True)
     assert {"debian-12", "debian-13", "ubuntu-22.04", "ubuntu-24.04"} < set(images.images)
     assert {image.local_path.parent for image in images.images.values()} == {Path("/var/lib/solstice/images")}
+
+
+def test_example_of_a_job_shows_what_steers_it() -> None:
+    request = jobfile.from_yaml(EXAMPLES / "job.yaml")
+    assert (request.priority, request.concurrency_group, request.cancel_in_progress) == (6, "example", True)

@@ -57,7 +57,7 @@ def _request(path: Path | None, command: tuple[str, ...], pairs: tuple[str, ...]
         raise UsageError("enqueue", "it needs either --file or a command", "solstice enqueue --runs-on LABEL -- 'make'")
     if path is None:
         return jobrequest.new_request(steps=[the_script(command)], env=environment(pairs), **flags)
-    if pairs or any(flags.values()):
+    if pairs or any(value is not None for value in flags.values()):
         raise UsageError("enqueue", "--file says all of the request", "write the other options into the file")
     return jobfile.from_yaml(path)
 

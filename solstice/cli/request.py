@@ -20,6 +20,10 @@ _FLAGS = (
     click.option("--ref", metavar="REF", help="The branch or tag of the commit."),
     click.option("--env", "pairs", multiple=True, metavar="NAME=VALUE", help="A variable for each step; repeatable."),
     click.option("--timeout", "timeout_s", type=float, metavar="SECONDS", help="The job's own time limit."),
+    click.option("--priority", type=int, metavar="N", help="From 0 to 9, of which 9 comes first; 5 if not given."),
+    click.option("--concurrency-group", metavar="NAME", help="Of these jobs of a repository, one at a time runs."),
+    # None and not False where it is absent, as the other flags
+    click.option("--cancel-in-progress", is_flag=True, default=None, help="Cancel the group's running job."),
 )
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from solstice.errors import RequestError
-from solstice.model import JobRequest, Step
+from solstice.model import DEFAULT_PRIORITY, JobRequest, Step
 from solstice.protocol.places import Place, clip, dotted
 from solstice.protocol.schema import Schema
 
@@ -98,7 +98,7 @@ def completed(document: Mapping[str, object]) -> dict[str, object]:
 
 
 def to_document(request: JobRequest) -> dict[str, Any]:
-    """The document of a request, without its empty fields; `validate` gives the same request back."""
+    """The document of a request, without its empty fields and defaults; `validate` gives the same request back."""
     fields = {
         "request_id": request.request_id,
         "runs_on": request.runs_on,
@@ -109,11 +109,15 @@ def to_document(request: JobRequest) -> dict[str, Any]:
         "steps": [_step_document(step) for step in request.steps],
         "env": dict(request.env),
         "timeout_s": request.timeout_s,
+        "concurrency_group": request.concurrency_group,
+        "cancel_in_progress": request.cancel_in_progress,
         "artifacts": list(request.artifacts),
         "source": request.source,
         "submitted_at": request.submitted_at,
     }
-    return {"schema_version": SCHEMA_VERSION} | _filled(fields)
+    # apart from the others, because its 0 is a value
+    priority = {} if request.priority == DEFAULT_PRIORITY else {"priority": request.priority}
+    return {"schema_version": SCHEMA_VERSION} | _filled(fields) | priority
 
 
 def encode(request: JobRequest) -> bytes:
@@ -147,6 +151,9 @@ def _request(document: Mapping[str, Any]) -> JobRequest:
         ref=document.get("ref", ""),
         env=document.get("env", {}),
         timeout_s=float(document.get("timeout_s", 0)),
+        priority=int(document.get("priority", DEFAULT_PRIORITY)),
+        concurrency_group=document.get("concurrency_group", ""),
+        cancel_in_progress=document.get("cancel_in_progress", False),
         artifacts=tuple(document.get("artifacts", ())),
         source=document.get("source", ""),
         submitted_at=submitted_at,

@@ -70,6 +70,20 @@ def test_enqueue_needs_a_command_or_a_file(tmp_path: Path) -> None:
     assert both.returncode == 2
 
 
+@pytest.mark.parametrize("flag", [["--priority", "0"], ["--cancel-in-progress"], ["--concurrency-group", "g"]])
+def test_enqueue_takes_no_flag_of_a_request_beside_a_file(tmp_path: Path, flag: list[str]) -> None:
+    done = solstice("enqueue", "--file", str(tmp_path / "x"), *flag)
+    assert "--file says all of the request" in done.stderr
+
+
+@pytest.mark.parametrize("command", [["enqueue"], ["run", "--backend", "noop"]])
+def test_flags_of_a_request_are_checked_as_its_fields(command: list[str]) -> None:
+    assert "priority: must be a whole number from 0" in solstice(*command, "--priority", "10", "true").stderr
+    done = solstice(*command, "--cancel-in-progress", "true")
+    assert done.returncode == exits.REJECTED
+    assert "concurrency_group: is missing, and cancel_in_progress needs it" in done.stderr
+
+
 def test_an_unreachable_broker_is_named_without_its_password() -> None:
     done = solstice("enqueue", "--amqp-url", "amqp://me:s3cret@127.0.0.1:1/%2F", "--", "true")
     assert done.returncode == 2

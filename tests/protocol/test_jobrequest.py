@@ -43,6 +43,9 @@ FULL = MINIMAL | {
     ],
     "env": {"_x1": "", "CI": "true"},
     "timeout_s": 0.5,
+    "priority": 0,
+    "concurrency_group": "deploy ä",
+    "cancel_in_progress": True,
     "artifacts": ["dist/*.tar.gz"],
     "source": "webhook forge.example",
     "submitted_at": "2026-11-24T08:00:00.123+01:00",
@@ -86,6 +89,18 @@ def test_document_gives_the_same_request_back() -> None:
 
 def test_empty_fields_are_not_in_the_document() -> None:
     assert to_document(parse(_body())) == MINIMAL | {"steps": [{"name": "step 1", "run": "make"}]}
+
+
+@pytest.mark.parametrize("priority", range(10))
+def test_every_priority_survives_and_the_default_is_left_out(priority: int) -> None:
+    request = parse(_body(priority=priority))
+    assert request.priority == priority
+    assert to_document(request).get("priority", 5) == priority
+    assert ("priority" in to_document(request)) == (priority != 5)
+
+
+def test_priority_is_a_whole_number_however_it_is_written() -> None:
+    assert repr(parse(_body(priority=7.0)).priority) == "7"
 
 
 def test_new_request_is_complete_and_valid() -> None:
@@ -159,6 +174,16 @@ def test_what_is_no_document_is_refused(body: bytes, words: str) -> None:
         ({"timeout_s": 10**4000}, "timeout_s: must be a number of seconds"),
         ({"timeout_s": True}, "timeout_s: is true or false, must be a number of seconds"),
         ({"timeout_s": "60"}, "timeout_s: is text, must be a number of seconds"),
+        ({"priority": 10}, "priority: must be a whole number from 0 to 9"),
+        ({"priority": -1}, "priority: must be a whole number from 0 to 9"),
+        ({"priority": 4.5}, "priority: is a number, must be a whole number"),
+        ({"priority": True}, "priority: is true or false, must be a whole number"),
+        ({"priority": "9"}, "priority: is text, must be a whole number"),
+        ({"concurrency_group": ""}, "concurrency_group: must be a name of 1 to 128 characters"),
+        ({"concurrency_group": "g" * 129}, "concurrency_group: must be a name"),
+        ({"concurrency_group": "a\nb"}, "concurrency_group: must be a name"),
+        ({"concurrency_group": "g", "cancel_in_progress": 1}, "cancel_in_progress: is a number, must be true or false"),
+        ({"cancel_in_progress": True}, "concurrency_group: is missing, and cancel_in_progress needs it"),
         ({"repo_url": "https://u:secret@forge/a"}, "commit_sha: is missing, and repo_url needs it"),
         ({"commit_sha": "a" * 40}, "repo_url: is missing, and commit_sha needs it"),
         ({"repo_url": "ext::sh -c x", "commit_sha": "a" * 40}, "repo_url: must be a git URL"),
@@ -210,6 +235,17 @@ def test_largest_request_that_is_encoded_is_parsed() -> None:
 @given(st.binary())
 def test_any_bytes_give_a_request_or_an_invalid_request(body: bytes) -> None:
     _parses(body)
+
+
+NAMES = st.text(st.characters(blacklist_categories=("Cc", "Cs")), min_size=1, max_size=128)
+
+
+@given(st.integers(0, 9), NAMES, st.booleans())
+def test_what_steers_a_job_comes_back_from_its_document(priority: int, group: str, cancel: bool) -> None:
+    steps = [{"run": "make"}]
+    request = new_request(steps=steps, priority=priority, concurrency_group=group, cancel_in_progress=cancel)
+    assert (request.priority, request.concurrency_group, request.cancel_in_progress) == (priority, group, cancel)
+    assert validate(to_document(request)) == parse(encode(request)) == request
 
 
 JSON = st.recursive(
