@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from solstice.config import imagemap, jobfile, positions
+from solstice.config import imagemap, jobfile, positions, settings
 from solstice.model import Compression, Resources
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
@@ -37,6 +37,17 @@ def test_shipped_map_has_the_published_defaults() -> None:
     assert (illumos.decompress, illumos.nocloud) == (Compression.ZSTD, True)
     assert {"debian-12", "debian-13", "ubuntu-22.04", "ubuntu-24.04"} < set(images.images)
     assert {image.local_path.parent for image in images.images.values()} == {Path("/var/lib/solstice/images")}
+
+
+def test_limits_that_the_shipped_map_shows_are_the_defaults(tmp_path: Path) -> None:
+    text = (EXAMPLES / "orchestrator-image-map.yaml").read_text("utf-8")
+    start = text.index("# limits:\n")
+    shown = text[start : text.index("\n\n", start)]
+    path = tmp_path / "map.yaml"
+    path.write_text(text.replace(shown, "\n".join(line.removeprefix("# ") for line in shown.splitlines())))
+    limits = imagemap.load(path).limits
+    assert len(limits) == 7
+    assert limits == {name: getattr(settings.load({}, {}), name) for name in limits}
 
 
 def test_example_of_a_job_shows_what_steers_it() -> None:

@@ -14,7 +14,15 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 LOGGING = ("log_level", "log_format")
 PLACES = ("state_dir", "run_dir")
-BROKER = ("amqp_url", "amqp_exchange", "amqp_queue", "amqp_routing_key")
+BROKER = (
+    "amqp_url",
+    "amqp_exchange",
+    "amqp_queue",
+    "amqp_routing_key",
+    "amqp_ca_file",
+    "amqp_cert_file",
+    "amqp_key_file",
+)
 GUESTS = (
     "config",
     "backend",
@@ -40,7 +48,14 @@ def settings(*names: str) -> Callable[[F], F]:
     return decorate
 
 
+def taken(flags: dict[str, Any]) -> dict[str, str | None]:
+    """The flags of settings, taken out of `flags`."""
+    return {name: flags.pop(name) for name in EVERYTHING if name in flags}
+
+
 def loaded(flags: dict[str, Any]) -> Settings:
-    """The settings of a command; what is no setting is left in `flags`.  Raises `UsageError`."""
-    given = {name: flags.pop(name) for name in EVERYTHING if name in flags}
-    return load(given, os.environ)
+    """The settings of a command, whatever the image map says; what is no setting is left in `flags`.
+
+    Raises `UsageError`.
+    """
+    return load(taken(flags), os.environ)

@@ -18,7 +18,7 @@ from solstice.cli import exits, follow, options
 from solstice.cli.request import environment, the_script
 from solstice.cli.request import flags as request_flags
 from solstice.cli.service import obey_signals
-from solstice.config import imagemap
+from solstice.config import configuration
 from solstice.config.settings import Settings
 from solstice.errors import Cause
 from solstice.host import files
@@ -40,13 +40,13 @@ def run(command: tuple[str, ...], pairs: tuple[str, ...], **flags: Any) -> None:
     # What is printed is the job's; the supervisor speaks up only if something is wrong.
     if flags["log_level"] is None and "LOG_LEVEL" not in os.environ:
         flags["log_level"] = "warning"
-    settings = options.loaded(flags)
+    config = configuration.read(options.taken(flags), os.environ)
+    settings = config.settings
     logs.setup(settings.log_level, settings.log_format, sys.stderr)
-    image_map = imagemap.load(settings.config)
     backend = router.choose(settings.backend)
     request = jobrequest.new_request(steps=[the_script(command)], env=environment(pairs), **flags)
     own = _own_state(settings)
-    supervisor = Supervisor(own, image_map, backend)
+    supervisor = Supervisor(own, config.image_map, backend)
     try:
         outcome = asyncio.run(_run(supervisor, request))
     finally:

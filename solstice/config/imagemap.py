@@ -1,4 +1,4 @@
-"""The image map: what a label stands for, and what its machines get.  Read once at start by the composition root.
+"""The image map: what a label stands for, what its machines get, the limits of this host.  Called by configuration.
 
 The map is the operator's file, the same for every back end.  It is checked whole: after `load` every alias leads to
 an image and the default label to one too, so nobody downstream has to ask.
@@ -7,35 +7,37 @@ an image and the default label to one too, so nobody downstream has to ask.
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from solstice.config import positions
+from solstice.config.parsers import LABEL, MAX_PER_LABEL, UNITS, Bad, amount
 from solstice.config.section import Section
+from solstice.config.settings import SETTINGS, Setting
 from solstice.errors import Cause, RequestError
 from solstice.model import Compression, Image, Resources, SeedBus
 from solstice.protocol.places import clip, nearest
 
-LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+T = TypeVar("T")
 
-_QUANTITY = re.compile(r"([1-9][0-9]{0,6})(MiB|GiB|TiB)")
-_MIB = {"MiB": 1, "GiB": 1 << 10, "TiB": 1 << 20}
-_MEMORY_MIB = (16, 16 << 20)
-_DISK_MIB = (1 << 10, 1 << 30)
+_memory = amount(16, 16 << 20, "2GiB")
+_disk = amount(1 << 10, 1 << 30, "20GiB", unit="GiB")
+_LIMITS = {setting.name: setting for setting in SETTINGS if setting.limit}
 _SCHEMES = ("https", "http", "file")
 
 
 @dataclass(frozen=True, slots=True)
 class ImageMap:
-    """Labels, images and sizes of this host."""
+    """Labels, images and sizes of this host; `limits` has checked values by `Setting.name`."""
 
     default_label: str
     aliases: Mapping[str, str]
     sizes: Mapping[str, Resources]
     images: Mapping[str, Image]
+    limits: Mapping[str, Any] = field(default_factory=dict)
 
     def resolve(self, label: str) -> Image | None:
         """The image that a label stands for (an empty one: the default label), or None for an unknown label."""
@@ -70,7 +72,7 @@ class ImageMap:
 def load(path: Path) -> ImageMap:
     """Read and check an image map.  Raises `UsageError` if there is no such file, `ConfigError` if it is wrong."""
     top = Section(positions.read(path))
-    top.only("default_label", "aliases", "sizes", "images")
+    top.only("default_label", "aliases", "sizes", "images", "limits")
     top.require("default_label", "images")
     sizes = _sizes(top)
     images = _images(top, sizes)
@@ -80,7 +82,7 @@ def load(path: Path) -> ImageMap:
         raise top.error(
             "default_label", f"{clip(default)} is no image and no alias", nearest(default, {*images, *aliases})
         )
-    return ImageMap(default, aliases, sizes, images)
+    return ImageMap(default, aliases, sizes, images, _limits(top))
 
 
 def _named(section: Section) -> list[str]:
@@ -101,21 +103,33 @@ def _sizes(top: Section) -> dict[str, Resources]:
 
 def _resources(section: Section) -> Resources:
     section.only("cpus", "memory", "disk")
-    disk = _mebibytes(section, "disk", _DISK_MIB, "20GiB") // _MIB["GiB"] if "disk" in section else 0
-    return Resources(section.integer("cpus", 1, 1024), _mebibytes(section, "memory", _MEMORY_MIB, "2GiB"), disk)
+    disk = _parsed(section, "disk", section.text("disk", "20GiB"), _disk) // UNITS["GiB"] if "disk" in section else 0
+    memory = _parsed(section, "memory", section.text("memory", "2GiB"), _memory)
+    return Resources(section.integer("cpus", 1, 1024), memory, disk)
 
 
-def _mebibytes(section: Section, key: str, bounds: tuple[int, int], example: str) -> int:
-    text = section.text(key, example)
-    match = _QUANTITY.fullmatch(text)
-    amount = int(match[1]) * _MIB[match[2]] if match else 0
-    low, high = bounds
-    if not low <= amount <= high or (key == "disk" and amount % _MIB["GiB"]):
-        units = "GiB or TiB" if key == "disk" else "MiB, GiB or TiB"
-        raise section.error(
-            key, f"{clip(text)} is not a possible amount", f"write a whole number of {units}, as {example}"
-        )
-    return amount
+def _parsed(section: Section, key: str, text: str, parse: Callable[[str], T]) -> T:
+    """What a setting's parser makes of the text at `key`."""
+    try:
+        return parse(text)
+    except Bad as bad:
+        raise section.error(key, bad.why, bad.remedy) from None
+
+
+def _limits(top: Section) -> dict[str, Any]:
+    if "limits" not in top:
+        return {}
+    section = top.section("limits")
+    section.only(*_LIMITS)
+    return {name: _limit(section, _LIMITS[name]) for name in section}
+
+
+def _limit(section: Section, setting: Setting) -> Any:
+    """One limit, read as its setting is; but the capacity map is a mapping here, as a person would write one."""
+    if setting.name == "capacity_map":
+        pairs = section.section(setting.name)
+        return {label: pairs.integer(label, 1, MAX_PER_LABEL) for label in _named(pairs)}
+    return _parsed(section, setting.name, section.scalar(setting.name, setting.default), setting.parse)
 
 
 def _images(top: Section, sizes: Mapping[str, Resources]) -> dict[str, Image]:

@@ -1,4 +1,4 @@
-"""Text from a flag or a variable to one value.  Called by settings alone.
+"""Text from a flag, a variable or the image map to one value.  Called by settings and imagemap.
 
 Every parser takes the text and returns the value, or raises `Bad` with what is wrong and what would be right; the
 caller knows where the text came from and adds that.
@@ -14,13 +14,18 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
 
-from solstice.config.imagemap import LABEL
 from solstice.protocol.places import clip
 
 E = TypeVar("E", bound=StrEnum)
 
+LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+
+# MiB in a unit.
+UNITS = {"MiB": 1, "GiB": 1 << 10, "TiB": 1 << 20}
+
 # A week.  poll(2) takes its milliseconds in 32 bits, which end at 24 days.
 MAX_SECONDS = 604_800.0
+MAX_PER_LABEL = 99_999
 
 _MAX_SHORTSTR = 255
 
@@ -48,11 +53,46 @@ def seconds(*, zero: bool = False) -> Callable[[str], float]:
     least = "0" if zero else "more than 0"
 
     def parse(text: str) -> float:
-        value = float(text) if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text) else math.nan
+        value = _decimal(text)
         if not 0 <= value <= MAX_SECONDS or (value == 0 and not zero):
             why = f"{clip(text)} is not a number of seconds from {least} to {MAX_SECONDS:.0f}"
             raise Bad(why, "give seconds without a unit, such as 30 or 2.5")
         return value
+
+    return parse
+
+
+def ratio(high: int) -> Callable[[str], float]:
+    """A number of more than 0 that may have a fraction."""
+
+    def parse(text: str) -> float:
+        value = _decimal(text)
+        if not 0 < value <= high:
+            raise Bad(f"{clip(text)} is not a number from more than 0 to {high}", "give a number, such as 1 or 2.5")
+        return value
+
+    return parse
+
+
+def _decimal(text: str) -> float:
+    return float(text) if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text) else math.nan
+
+
+def amount(low: int, high: int, example: str, unit: str = "MiB") -> Callable[[str], int]:
+    """An amount of memory or disk, in MiB as the bounds are: a whole number of `unit` or of a larger one.
+
+    0 needs no unit, where `low` lets it pass.
+    """
+    units = [name for name in UNITS if UNITS[name] >= UNITS[unit]]
+    *smaller, largest = units
+
+    def parse(text: str) -> int:
+        match = re.fullmatch(r"(0|[1-9][0-9]{0,6})(MiB|GiB|TiB)", f"0{unit}" if text == "0" else text)
+        mebibytes = int(match[1]) * UNITS[match[2]] if match else -1
+        if not low <= mebibytes <= high or mebibytes % UNITS[unit]:
+            remedy = f"give a whole number of {', '.join(smaller)} or {largest}, such as {example}"
+            raise Bad(f"{clip(text)} is not a possible amount", remedy)
+        return mebibytes
 
     return parse
 
@@ -86,13 +126,21 @@ def path(text: str) -> Path:
     return Path(text).absolute()
 
 
+def optional_path(text: str) -> Path | None:
+    """A path, or an empty text for none."""
+    return path(text) if text else None
+
+
 def capacity(text: str) -> dict[str, int]:
     """`LABEL=N,LABEL=N`; an empty text is a table without limits."""
     table: dict[str, int] = {}
     for pair in text.split(",") if text else []:
         label, _, count = pair.strip().partition("=")
-        if not LABEL.fullmatch(label) or not re.fullmatch(r"[1-9][0-9]{0,4}", count):
-            raise Bad(f"{clip(pair)} is not LABEL=N with N from 1", "give pairs, such as ubuntu-22.04=4,debian-12=2")
+        if not LABEL.fullmatch(label) or not re.fullmatch(r"[0-9]{1,5}", count) or not 1 <= int(count) <= MAX_PER_LABEL:
+            raise Bad(
+                f"{clip(pair)} is not LABEL=N with N from 1 to {MAX_PER_LABEL}",
+                "give pairs, such as ubuntu-22.04=4,debian-12=2",
+            )
         if label in table:
             raise Bad(f"the label {label} is there twice", "give each label once")
         table[label] = int(count)

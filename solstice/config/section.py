@@ -76,6 +76,14 @@ class Section:
             raise self.error(key, "is empty, or has blanks or controls around it", f"write text, such as {example}")
         return str(value)
 
+    def scalar(self, key: str, example: str) -> str:
+        """A text or a number, as text."""
+        self.require(key)
+        value = self.values[key]
+        if type(value) not in (str, int, float):
+            raise self.error(key, f"is {kind(value)}, not text or a number", f"write a value, such as {example}")
+        return str(value)
+
     def boolean(self, key: str, default: bool) -> bool:
         return bool(self._typed(key, bool, "write true or false")) if key in self.values else default
 

@@ -1,4 +1,6 @@
-"""The settings: one table, flags over environment over defaults.  Read once by the composition root (cli).
+"""The settings: one table, flags over environment over the image map's limits over defaults.
+
+Read by the composition root (cli), through configuration where the limits count.
 
 The command line makes its options and its --help from `SETTINGS`, so flag, variable, default and help stand nowhere
 else.  An empty variable counts as none: service managers set those.  No file is opened here.
@@ -8,20 +10,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from solstice.config.parsers import (
+    UNITS,
     Bad,
+    amount,
     amqp_url,
     capacity,
     choice,
     database_url,
     integer,
     line,
+    optional_path,
     path,
+    ratio,
     seconds,
 )
 from solstice.errors import UsageError
@@ -30,6 +36,7 @@ from solstice.protocol.urls import mask_url
 
 _MAP_IN_CHECKOUT = Path("examples/orchestrator-image-map.yaml")
 _MAP_INSTALLED = Path("/etc/solstice/image-map.yaml")
+_MAX_MIB = 1 << 30
 
 
 class LogLevel(StrEnum):
@@ -46,16 +53,24 @@ class LogFormat(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What `load` gives: checked values.  Durations in float seconds, paths absolute."""
+    """What `load` gives: checked values.  Durations in float seconds, amounts in MiB, paths absolute."""
 
     config: Path
     max_concurrency: int
     capacity_map: Mapping[str, int]
+    pending_limit: int
+    max_booting: int
+    cpu_overcommit: float
+    memory_reserve: int
+    disk_floor: int
     amqp_url: str
     amqp_exchange: str
     amqp_queue: str
     amqp_routing_key: str
     amqp_prefetch: int
+    amqp_ca_file: Path | None
+    amqp_cert_file: Path | None
+    amqp_key_file: Path | None
     libvirt_uri: str
     libvirt_network: str
     libvirt_domain_type: DomainType
@@ -72,13 +87,25 @@ class Settings:
 
     def describe(self) -> list[tuple[str, str]]:
         """Every setting as (name, value) in the table's order and syntax, passwords masked."""
-        return [(field.name, mask_url(_text(getattr(self, field.name)))) for field in fields(self)]
+        return [(setting.name, mask_url(setting.write(getattr(self, setting.name)))) for setting in SETTINGS]
 
 
 def _text(value: object) -> str:
-    if isinstance(value, Mapping):
-        return ",".join(f"{key}={count}" for key, count in value.items())
-    return str(value).removesuffix(".0") if isinstance(value, float) else str(value)
+    match value:
+        case None:
+            return ""
+        case Mapping():
+            return ",".join(f"{key}={count}" for key, count in value.items())
+        case float():
+            return f"{value:.9f}".rstrip("0").rstrip(".")  # str() would write small ones as 1e-09
+        case _:
+            return str(value)
+
+
+def _amount(mebibytes: int) -> str:
+    """In the largest unit that it is a whole number of."""
+    unit = max((name for name in UNITS if mebibytes % UNITS[name] == 0), key=UNITS.__getitem__)
+    return f"{mebibytes // UNITS[unit]}{unit}" if mebibytes else "0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +122,7 @@ class Setting:
     """One row.  `default` is the default in the setting's own syntax; with `derive` it only describes it for --help.
 
     `secret` marks a value that may hold a password: it is in no message, and masked where it is shown.
+    `write` is the way back from `parse`.  `limit` says that the image map may hold it too.
     """
 
     name: str
@@ -104,6 +132,8 @@ class Setting:
     default: str
     help: str
     secret: bool = False
+    limit: bool = False
+    write: Callable[[Any], str] = _text
     derive: Callable[[Source], Any] | None = None
 
     def fallback(self, source: Source) -> Any:
@@ -139,14 +169,30 @@ def _default_database_url(source: Source) -> str:
     return database_url(f"sqlite:///{source.values['state_dir'] / 'solstice.db'}")
 
 
+def _no_file(_: Source) -> None:
+    return None
+
+
 # fmt: off
 SETTINGS: tuple[Setting, ...] = (
     Setting("config", "ORCH_CONFIG", "--config", path,
             f"{_MAP_IN_CHECKOUT}, else {_MAP_INSTALLED}", "The image map.", derive=_default_config),
     Setting("max_concurrency", "MAX_CONCURRENCY", "--max-concurrency", integer(1, 65535), "2",
-            "How many jobs run at a time on this host."),
+            "How many jobs run at a time on this host.", limit=True),
     Setting("capacity_map", "CAPACITY_MAP", "--capacity-map", capacity, "illumos-latest=2,ubuntu-22.04=4",
-            "How many jobs of a label run at a time: LABEL=N,LABEL=N."),
+            "How many jobs of a label run at a time: LABEL=N,LABEL=N.", limit=True),
+    Setting("pending_limit", "PENDING_LIMIT", "--pending-limit", integer(1, 1_000_000), "100",
+            "How many accepted jobs may wait on this host; more stay in the queue.", limit=True),
+    Setting("max_booting", "MAX_BOOTING", "--max-booting", integer(1, 65535), "4",
+            "How many machines boot at a time.", limit=True),
+    Setting("cpu_overcommit", "CPU_OVERCOMMIT", "--cpu-overcommit", ratio(64), "4",
+            "How many virtual CPUs the machines may have for each CPU of the host.", limit=True),
+    Setting("memory_reserve", "MEMORY_RESERVE", "--memory-reserve", amount(0, _MAX_MIB, "1GiB"), "1GiB",
+            "The memory that is kept from the machines, for the host: 0, or such as 512MiB.",
+            limit=True, write=_amount),
+    Setting("disk_floor", "DISK_FLOOR", "--disk-floor", amount(0, _MAX_MIB, "2GiB"), "2GiB",
+            "The free disk space under the state directory below which no job starts.",
+            limit=True, write=_amount),
     Setting("amqp_url", "AMQP_URL", "--amqp-url", amqp_url, "amqp://guest:guest@localhost:5672/%2F",
             "The RabbitMQ broker.", secret=True),
     Setting("amqp_exchange", "AMQP_EXCHANGE", "--amqp-exchange", line("solstice.jobs"), "solstice.jobs",
@@ -157,6 +203,13 @@ SETTINGS: tuple[Setting, ...] = (
             "The routing key from the exchange to the queue."),
     Setting("amqp_prefetch", "AMQP_PREFETCH", "--amqp-prefetch", integer(1, 65535), "as MAX_CONCURRENCY",
             "How many requests the broker sends ahead.", derive=lambda source: source.values["max_concurrency"]),
+    Setting("amqp_ca_file", "AMQP_CA_FILE", "--amqp-ca-file", optional_path, "none",
+            "The authorities (PEM) that an amqps broker's certificate must come from; none: the system's.",
+            derive=_no_file),
+    Setting("amqp_cert_file", "AMQP_CERT_FILE", "--amqp-cert-file", optional_path, "none",
+            "The client certificate (PEM) to show to an amqps broker.", derive=_no_file),
+    Setting("amqp_key_file", "AMQP_KEY_FILE", "--amqp-key-file", optional_path, "none",
+            "The client certificate's key (PEM); none: it is in the certificate's file.", derive=_no_file),
     Setting("libvirt_uri", "LIBVIRT_URI", "--libvirt-uri", line("qemu:///system"), "qemu:///system",
             "The libvirt connection."),
     Setting("libvirt_network", "LIBVIRT_NETWORK", "--libvirt-network", line("default"), "default",
@@ -189,23 +242,31 @@ SETTINGS: tuple[Setting, ...] = (
 # fmt: on
 
 
-def load(flags: Mapping[str, str | None], environ: Mapping[str, str], *, root: bool | None = None) -> Settings:
+def load(
+    flags: Mapping[str, str | None],
+    environ: Mapping[str, str],
+    *,
+    limits: Mapping[str, Any] | None = None,
+    root: bool | None = None,
+) -> Settings:
     """The settings of this process.
 
-    `flags` maps `Setting.name` to the text of a flag, None or absent where the flag was not given.  `root` says whose
-    default directories apply, by default those of the process's user.  Raises `UsageError`, which names the flag or
-    the variable.
+    `flags` maps `Setting.name` to the text of a flag, None or absent where the flag was not given; `limits` maps it to
+    the value that the image map has.  `root` says whose default directories apply, by default those of the process's
+    user.  Raises `UsageError`, which names the flag or the variable.
     """
     values: dict[str, Any] = {}
     source = Source(values, environ, os.geteuid() == 0 if root is None else root)
     for setting in SETTINGS:
-        values[setting.name] = _value(setting, flags.get(setting.name), source)
+        values[setting.name] = _value(setting, flags.get(setting.name), limits or {}, source)
     return Settings(**values)
 
 
-def _value(setting: Setting, flag: str | None, source: Source) -> Any:
+def _value(setting: Setting, flag: str | None, limits: Mapping[str, Any], source: Source) -> Any:
     variable = source.environ.get(setting.env) or None
     where, text = (setting.env, variable) if flag is None else (setting.flag, flag)
+    if text is None and setting.name in limits:
+        return limits[setting.name]
     try:
         return setting.fallback(source) if text is None else setting.parse(text)
     except Bad as bad:

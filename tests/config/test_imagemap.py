@@ -30,6 +30,14 @@ images:
     nocloud: false
     seed_bus: sata
     size: big
+limits:
+  max_concurrency: 3
+  capacity_map: {debian: 2, latest: 1, elsewhere: 7}
+  pending_limit: 50
+  max_booting: '2'
+  cpu_overcommit: 1.5
+  memory_reserve: 512MiB
+  disk_floor: 0
 """
 
 
@@ -68,6 +76,25 @@ def test_size_of_the_request_beats_that_of_the_image(tmp_path: Path) -> None:
     assert caught.value.cause is Cause.UNSCHEDULABLE
 
 
+def test_limits_are_values_of_their_settings(tmp_path: Path) -> None:
+    assert _load(tmp_path, GOOD).limits == {
+        "max_concurrency": 3,
+        "capacity_map": {"debian": 2, "latest": 1, "elsewhere": 7},
+        "pending_limit": 50,
+        "max_booting": 2,
+        "cpu_overcommit": 1.5,
+        "memory_reserve": 512,
+        "disk_floor": 0,
+    }
+
+
+def test_limits_that_are_not_there_are_not_limits(tmp_path: Path) -> None:
+    head, tail = GOOD.split("limits:\n")
+    assert tail
+    assert _load(tmp_path, head).limits == {}
+    assert _load(tmp_path, head + "limits: {capacity_map: {}}\n").limits == {"capacity_map": {}}
+
+
 def test_only_default_and_images_are_needed(tmp_path: Path) -> None:
     images = _load(tmp_path, "default_label: a\nimages:\n  a: {source: file:///a.img, local_path: a.img}\n")
     assert images.labels() == ["a"]
@@ -90,6 +117,21 @@ def test_only_default_and_images_are_needed(tmp_path: Path) -> None:
         (", memory: 512MiB", "", 6, "sizes.small", "the key memory is missing"),
         ("decompress: zstd", "decompress: xz", 16, "images.illumos.decompress", "one of none, zstd"),
         ("seed_bus: sata", "seed_bus: ide", 18, "images.illumos.seed_bus", "one of virtio, sata"),
+        ("max_concurrency: 3", "max_concurency: 3", 21, "limits.max_concurency", "did you mean max_concurrency"),
+        ("max_concurrency: 3", "backend: noop", 21, "limits.backend", "unknown key"),
+        ("max_concurrency: 3", "max_concurrency: 0", 21, "limits.max_concurrency", "number from 1 to 65535"),
+        ("max_concurrency: 3", "max_concurrency: 3.0", 21, "limits.max_concurrency", "'3.0' is not a whole number"),
+        ("max_concurrency: 3", "max_concurrency: true", 21, "limits.max_concurrency", "is true or false, not text or"),
+        ("max_concurrency: 3", "max_concurrency: [3]", 21, "limits.max_concurrency", "such as 2"),
+        ("max_concurrency: 3", "max_concurrency:", 21, "limits.max_concurrency", "is empty"),
+        ("{debian: 2,", "{debian: 0,", 22, "limits.capacity_map.debian", "from 1 to 99999"),
+        ("{debian: 2,", "{'debian=1,x': 2,", 22, "limits.capacity_map.debian=1,x", "cannot be a name"),
+        ("{debian: 2, latest: 1, elsewhere: 7}", "debian=2", 22, "limits.capacity_map", "not a mapping"),
+        ("pending_limit: 50", "pending_limit: 1000001", 23, "limits.pending_limit", "from 1 to 1000000"),
+        ("max_booting: '2'", "max_booting: ''", 24, "limits.max_booting", "whole number from 1"),
+        ("cpu_overcommit: 1.5", "cpu_overcommit: .inf", 25, "limits.cpu_overcommit", "from more than 0 to 64"),
+        ("memory_reserve: 512MiB", "memory_reserve: 512", 26, "limits.memory_reserve", "such as 1GiB"),
+        ("disk_floor: 0", "disk_floor: 1.5GiB", 27, "limits.disk_floor", "such as 2GiB"),
         ("size: big", "size: bigg", 19, "images.illumos.size", "did you mean big"),
         ("size: big", "size: big\n    resources: {cpus: 1, memory: 1GiB}", 19, "images.illumos.size", "keep one"),
         ("source: ../illumos.img.zst", "source: ''", 14, "images.illumos.source", "empty"),

@@ -8,12 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from solstice.config.parsers import UNITS, Bad
 from solstice.config.settings import SETTINGS, Setting, load
 from solstice.errors import UsageError
 from solstice.model import Backend, DomainType
 
 ISSUE = (
-    "ORCH_CONFIG MAX_CONCURRENCY CAPACITY_MAP AMQP_URL AMQP_EXCHANGE AMQP_QUEUE AMQP_ROUTING_KEY AMQP_PREFETCH "
+    "ORCH_CONFIG MAX_CONCURRENCY CAPACITY_MAP PENDING_LIMIT MAX_BOOTING CPU_OVERCOMMIT MEMORY_RESERVE DISK_FLOOR "
+    "AMQP_URL AMQP_EXCHANGE AMQP_QUEUE AMQP_ROUTING_KEY AMQP_PREFETCH AMQP_CA_FILE AMQP_CERT_FILE AMQP_KEY_FILE "
     "LIBVIRT_URI LIBVIRT_NETWORK LIBVIRT_DOMAIN_TYPE SOLSTICE_BACKEND SOLSTICE_STATE_DIR SOLSTICE_RUN_DIR DATABASE_URL "
     "VM_SHUTDOWN_TIMEOUT DRAIN_TIMEOUT BOOT_TIMEOUT JOB_TIMEOUT LOG_LEVEL LOG_FORMAT"
 )
@@ -36,11 +38,19 @@ def test_defaults() -> None:
         "config": "",
         "max_concurrency": "2",
         "capacity_map": "illumos-latest=2,ubuntu-22.04=4",
+        "pending_limit": "100",
+        "max_booting": "4",
+        "cpu_overcommit": "4",
+        "memory_reserve": "1GiB",
+        "disk_floor": "2GiB",
         "amqp_url": "amqp://guest:***@localhost:5672/%2F",
         "amqp_exchange": "solstice.jobs",
         "amqp_queue": "solstice.jobs.v1",
         "amqp_routing_key": "jobrequest.v1",
         "amqp_prefetch": "2",
+        "amqp_ca_file": "",
+        "amqp_cert_file": "",
+        "amqp_key_file": "",
         "libvirt_uri": "qemu:///system",
         "libvirt_network": "default",
         "libvirt_domain_type": "auto",
@@ -57,6 +67,8 @@ def test_defaults() -> None:
     }
     assert settings.capacity_map == {"illumos-latest": 2, "ubuntu-22.04": 4}
     assert settings.amqp_url == "amqp://guest:guest@localhost:5672/%2F"
+    assert (settings.cpu_overcommit, settings.memory_reserve, settings.disk_floor) == (4.0, 1024, 2048)
+    assert settings.amqp_ca_file is None
     assert (settings.backend, settings.libvirt_domain_type) == (Backend.AUTO, DomainType.AUTO)
 
 
@@ -88,7 +100,10 @@ def test_directories_of_a_user_follow_xdg() -> None:
 
 def test_paths_are_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    settings = load({"state_dir": "s", "config": "map.yaml", "database_url": "sqlite:///x.db"}, {})
+    settings = load(
+        {"state_dir": "s", "config": "map.yaml", "database_url": "sqlite:///x.db", "amqp_ca_file": "ca.pem"}, {}
+    )
+    assert settings.amqp_ca_file == tmp_path / "ca.pem"
     assert settings.state_dir == tmp_path / "s"
     assert settings.config == tmp_path / "map.yaml"
     assert settings.database_url == f"sqlite:///{tmp_path}/x.db"
@@ -118,6 +133,27 @@ BAD = [
     ("capacity_map", "a=1,a=2"),
     ("capacity_map", "a=1,,b=2"),
     ("capacity_map", "-a=1"),
+    ("capacity_map", "a=100000"),
+    ("pending_limit", "0"),
+    ("pending_limit", "1000001"),
+    ("max_booting", "0"),
+    ("max_booting", "65536"),
+    ("cpu_overcommit", "0"),
+    ("cpu_overcommit", "0.0"),
+    ("cpu_overcommit", "64.1"),
+    ("cpu_overcommit", "1e1"),
+    ("cpu_overcommit", "nan"),
+    ("memory_reserve", "1024"),
+    ("memory_reserve", "-1GiB"),
+    ("memory_reserve", "1GB"),
+    ("memory_reserve", "1.5GiB"),
+    ("memory_reserve", "01GiB"),
+    ("memory_reserve", "1025TiB"),
+    ("disk_floor", "2 GiB"),
+    ("disk_floor", "00"),
+    ("amqp_ca_file", "a\0b"),
+    ("amqp_cert_file", "a\nb"),
+    ("amqp_key_file", "a\0b"),
     ("amqp_url", "http://localhost"),
     ("amqp_url", "amqp://u:hush@:5672"),
     ("amqp_url", "amqp://u:hush/x@host"),
@@ -166,6 +202,90 @@ def test_bad_value_is_refused_in_the_name_it_came_by(name: str, text: str) -> No
 def test_zero_is_allowed_where_it_means_at_once() -> None:
     settings = load({"vm_shutdown_timeout": "0", "drain_timeout": "0.0", "capacity_map": ""}, {})
     assert (settings.vm_shutdown_timeout, settings.drain_timeout, settings.capacity_map) == (0.0, 0.0, {})
+
+
+@pytest.mark.parametrize(
+    ("text", "mebibytes", "shown"),
+    [
+        ("0", 0, "0"),
+        ("0GiB", 0, "0"),
+        ("512MiB", 512, "512MiB"),
+        ("1536MiB", 1536, "1536MiB"),
+        ("2048MiB", 2048, "2GiB"),
+        ("1TiB", 1 << 20, "1TiB"),
+        ("1024TiB", 1 << 30, "1024TiB"),
+    ],
+)
+def test_amounts_are_in_mebibytes_and_shown_with_a_unit(text: str, mebibytes: int, shown: str) -> None:
+    settings = load({"memory_reserve": text, "disk_floor": text}, {})
+    assert (settings.memory_reserve, settings.disk_floor) == (mebibytes, mebibytes)
+    described = dict(settings.describe())
+    assert (described["memory_reserve"], described["disk_floor"]) == (shown, shown)
+
+
+def test_an_empty_flag_takes_the_file_of_the_environment_away() -> None:
+    environ = {"AMQP_CA_FILE": "/ca.pem"}
+    assert load({}, environ).amqp_ca_file == Path("/ca.pem")
+    assert load({"amqp_ca_file": ""}, environ).amqp_ca_file is None
+
+
+def test_limits_rank_between_environment_and_default() -> None:
+    limits = {"max_concurrency": 5, "pending_limit": 6, "max_booting": 7}
+    settings = load({"max_concurrency": "1"}, {"PENDING_LIMIT": "2", "MAX_BOOTING": ""}, limits=limits)
+    assert (settings.max_concurrency, settings.pending_limit, settings.max_booting) == (1, 2, 7)
+
+
+# Each setting with a text that is not its default.  No passwords: those are not described.
+TEXTS = {
+    "config": "/etc/map.yaml",
+    "max_concurrency": "65535",
+    "capacity_map": "a=1,b-2.c=99999",
+    "pending_limit": "1000000",
+    "max_booting": "1",
+    "cpu_overcommit": "0.000000001",
+    "memory_reserve": "1500MiB",
+    "disk_floor": "0",
+    "amqp_url": "amqps://broker/v",
+    "amqp_exchange": " an exchange ",
+    "amqp_queue": "q",
+    "amqp_routing_key": "ä",
+    "amqp_prefetch": "9",
+    "amqp_ca_file": "/etc/ca.pem",
+    "amqp_cert_file": "/etc/a cert.pem",
+    "amqp_key_file": "/etc/key.pem",
+    "libvirt_uri": "qemu+ssh://root@host/system",
+    "libvirt_network": "lab",
+    "libvirt_domain_type": "kvm",
+    "backend": "noop",
+    "state_dir": "/s",
+    "run_dir": "/r",
+    "database_url": "sqlite:////d/x.db",
+    "vm_shutdown_timeout": "0",
+    "drain_timeout": "604799.999999999",
+    "boot_timeout": "0.00001",
+    "job_timeout": "604800",
+    "log_level": "error",
+    "log_format": "json",
+}
+
+
+def test_what_is_described_parses_back_to_the_same_value() -> None:
+    settings = load(TEXTS, {})
+    assert dict(settings.describe()) == TEXTS
+    assert load(dict(settings.describe()), {}) == settings
+    defaults = load({"amqp_url": "amqp://broker"}, {}, root=True)
+    assert load(dict(defaults.describe()), {}) == defaults
+
+
+@given(st.sampled_from(SETTINGS), st.data())
+def test_whatever_parses_is_described_in_its_own_syntax(setting: Setting, data: st.DataObject) -> None:
+    number = st.decimals(0, 604_800, places=9).map(lambda value: f"{value:f}")
+    amount = st.builds(lambda count, unit: f"{count}{unit}", st.integers(0, 4096), st.sampled_from(list(UNITS)))
+    try:
+        value = setting.parse(data.draw(st.text() | number | amount | st.integers(0, 70_000).map(str)))
+    except Bad:
+        return
+    assert setting.parse(setting.write(value)) == value
 
 
 @given(st.sampled_from(SETTINGS), st.text())

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from solstice.config.imagemap import LABEL
+from solstice.config.parsers import LABEL
 from solstice.errors import Cause
 from solstice.model import JobRequest, Step
 from solstice.protocol.jobrequest import (
