@@ -1,4 +1,4 @@
-"""A client of the control socket: asks one thing, waits for the answer, five seconds at most."""
+"""A client of the control socket: asks one thing, waits for the answer, five seconds at most if not told otherwise."""
 
 from __future__ import annotations
 
@@ -17,11 +17,14 @@ SOCKET = "control.sock"
 
 
 class Refused(SolsticeError):
-    """The supervisor answered that it cannot do what was asked."""
+    """The supervisor answered that it cannot do what was asked: exit code 1, where the absence of one is 2."""
 
 
-def ask(run_dir: Path, command: str, **fields: Any) -> Any:
-    """The supervisor's answer.  Raises `UsageError` if there is no supervisor, `Refused` if it refuses."""
+def ask(run_dir: Path, command: str, *, patience: float | None = TIMEOUT, **fields: Any) -> Any:
+    """The supervisor's answer, for which we wait `patience` seconds; None: as long as the supervisor is there.
+
+    Raises `UsageError` if there is no supervisor, `Refused` if it refuses.
+    """
     path = run_dir / SOCKET
     with contextlib.ExitStack() as stack:
         sock = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
@@ -31,11 +34,11 @@ def ask(run_dir: Path, command: str, **fields: Any) -> Any:
             sock.connect(str(path))
             channel = Channel(sock)
             channel.send({"v": VERSION, "cmd": command, **fields})
-            answer = channel.receive(clock.deadline(TIMEOUT))
+            answer = channel.receive(None if patience is None else clock.deadline(patience))
         except (OSError, Closed) as error:
             raise _nobody(path, getattr(error, "strerror", None) or "it closed the connection") from None
     if answer is None:
-        raise _nobody(path, f"no answer within {TIMEOUT:.0f} s")
+        raise _nobody(path, f"no answer within {patience:g} s")
     if not answer["ok"]:
         raise Refused(f"the supervisor refused {command}", str(answer["error"]))
     return answer["result"]

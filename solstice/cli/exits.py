@@ -1,12 +1,13 @@
-"""The exit codes of `run` and `enqueue --wait`: the job's own where it has one, the usual ones of Unix elsewhere.
+"""The exit codes: the job's own where a command has one to give, the usual ones of Unix elsewhere.
 
-0      succeeded
+0      succeeded; a command of an operator was answered
 N      failed: the exit status of the step that failed
-2      the command line, the configuration or this host is at fault
+1      refused: the supervisor cannot do it (no such job or label, a job that has ended), and its answer says why
+2      the command line, the configuration or this host is at fault; no supervisor answers
 65     the request was rejected (EX_DATAERR)
 75     errored: the infrastructure failed, trying again may help (EX_TEMPFAIL)
 124    timed out, as timeout(1) has it
-130    cancelled, or interrupted by Ctrl-C
+130    cancelled, or interrupted by Ctrl-C; `top` ends by it, and with 0
 """
 
 from __future__ import annotations

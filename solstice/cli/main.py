@@ -18,12 +18,19 @@ from solstice.cli import exits
 from solstice.errors import InternalError, SolsticeError
 
 _COMMANDS = {
+    "cancel": "end a job that waits or runs",
+    "drain": "take no new jobs, finish what was accepted",
     "enqueue": "send a job request to the broker",
     "jobs": "list the jobs of this host",
     "logs": "show the log of a job",
+    "pause": "start no more jobs, of a label or at all",
+    "resume": "start jobs again, of a label or of the host",
     "run": "run one job on this machine, without a broker",
     "serve": "take jobs from the broker and run them",
+    "show": "show all that is known of one job",
     "status": "show what this host does now",
+    "top": "show live what this host does",
+    "why": "say what a job waits for",
 }
 
 

@@ -60,3 +60,10 @@ def test_a_supervisor_that_hangs_with_a_full_backlog_is_reported(listening: sock
         first.connect(str(tmp_path / client.SOCKET))
         with pytest.raises(UsageError, match="no supervisor answers"):
             client.ask(tmp_path, "status")
+
+
+def test_an_answer_that_does_not_come_is_waited_for_no_longer_than_wanted(
+    listening: socket.socket, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=r"no answer within 0\.1 s"):
+        client.ask(tmp_path, "status", patience=0.1)

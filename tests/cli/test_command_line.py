@@ -15,6 +15,21 @@ from solstice.cli.table import table
 from solstice.config.settings import SETTINGS
 
 ROOT = Path(__file__).resolve().parents[2]
+COMMANDS = [
+    "cancel",
+    "drain",
+    "enqueue",
+    "jobs",
+    "logs",
+    "pause",
+    "resume",
+    "run",
+    "serve",
+    "show",
+    "status",
+    "top",
+    "why",
+]
 
 
 def solstice(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -37,7 +52,7 @@ def test_the_help_of_serve_names_the_variable_beside_each_flag() -> None:
         assert f"[{setting.env};" in text
 
 
-@pytest.mark.parametrize("command", ["serve", "run", "enqueue", "jobs", "logs", "status"])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_each_command_has_help(command: str) -> None:
     done = solstice(command, "--help")
     assert done.returncode == 0
