@@ -1,8 +1,9 @@
 """The supervisor's connection to the broker: it connects, declares, consumes, publishes, and comes back after any loss.
 
 The supervisor makes one, and is told everything by three callbacks, each called from the loop and never from inside
-pika.  The connection owns its task, its channels and its reconnecting; `close` ends all of them.  It decides nothing
-about messages: whoever got a `Delivery` acks it.
+pika.  The connection owns its task, its sessions (broker/session.py) and its reconnecting; `close` ends all of them.
+It decides nothing about messages: whoever got a `Delivery` acks it.  What is asked of it (consume or not, how many
+ahead) is a wish that holds from then on, whatever it is doing at the time.
 
 Only two things end it, and both need a person: a credential that is refused, and a queue or exchange that stands with
 other arguments.  They come as a `UsageError` with the remedy.  Everything else is waited out, with a jittered
@@ -19,18 +20,17 @@ from collections.abc import Callable
 from enum import StrEnum
 
 from solstice.broker import address
-from solstice.broker.consumer import Consumer, Delivery, log_lost
-from solstice.broker.link import Link, Lost, ThreadPerCall, dial
-from solstice.broker.publisher import NotConfirmed, Outgoing, Publisher
-from solstice.broker.topology import Declaration, Topology
+from solstice.broker.address import SYSTEM, Tls
+from solstice.broker.consumer import Delivery, log_lost
+from solstice.broker.link import Lost, ThreadPerCall
+from solstice.broker.publisher import NotConfirmed, Outgoing
+from solstice.broker.session import Session
+from solstice.broker.topology import Topology
 from solstice.errors import UsageError
 
 FIRST_DELAY = 0.25
 MAX_DELAY = 30.0
 CLOSE_LIMIT = 5.0
-
-_ACCESS_REFUSED = 403
-_PRECONDITION_FAILED = 406
 
 __all__ = ["Broker", "Connection", "Delivery"]
 
@@ -46,7 +46,7 @@ class Broker(StrEnum):
 
 
 class Connection:
-    """One connection for one event loop.
+    """The broker, for one event loop.
 
     `on_delivery(delivery)` for each message; `on_state(state, why)` on each change; `on_fatal(error)` once, after
     which only `close` makes sense.  `prefetch` bounds the deliveries that are not yet acked.
@@ -60,9 +60,10 @@ class Connection:
         on_delivery: Callable[[Delivery], None],
         on_state: Callable[[Broker, str], None],
         on_fatal: Callable[[UsageError], None],
+        tls: Tls = SYSTEM,
     ) -> None:
-        """Raises `UsageError` if `url` is not the address of a broker."""
-        self.address = address.parse(url)
+        """Raises `UsageError` if `url` is not the address of a broker, or a file of `tls` is wrong."""
+        self.address = address.parse(url, tls)
         self.state = Broker.DOWN
         self._topology = topology
         self._prefetch = prefetch
@@ -72,8 +73,8 @@ class Connection:
         self._wanted = True
         self._wake = asyncio.Event()
         self._generation = 0
-        self._consumer: Consumer | None = None
-        self._publisher: Publisher | None = None
+        self._session: Session | None = None
+        self._blocked = ""
         self._task: asyncio.Task[None] | None = None
         self._told = ""
 
@@ -93,6 +94,21 @@ class Connection:
         self._wanted = True
         self._wake.set()
 
+    def set_prefetch(self, prefetch: int) -> None:
+        """Another bound for the deliveries that are not yet acked, soon."""
+        self._prefetch = prefetch
+        self._wake.set()
+
+    def drop(self) -> None:
+        """Give every unacked delivery back to the queue, by a new session; paused, it stays paused."""
+        if self._session is not None and self._session.consumer is not None:
+            self._session.consumer.drop()
+
+    @property
+    def consuming(self) -> bool:
+        """True while the broker may deliver."""
+        return self._session is not None and self._session.consumer is not None and self._session.consumer.running
+
     async def close(self, timeout: float = CLOSE_LIMIT) -> None:
         """Take leave of the broker, waiting at most `timeout` seconds; unacked deliveries go back to the queue."""
         if self._task is None:
@@ -108,16 +124,16 @@ class Connection:
         Raises `NotConfirmed` if it is not reachable, is lost before, or refuses; `NotRouted` if the message
         is mandatory and no queue takes it.  There is no time limit while the broker is there but blocked.
         """
-        if self._publisher is None:
+        if self._session is None or self._session.publisher is None:
             raise NotConfirmed(self._told or "not connected")
-        await self._publisher.publish(message)
+        await self._session.publisher.publish(message)
 
     def ack(self, delivery: Delivery) -> None:
         """Acknowledge.  If the delivery's channel is gone the broker delivers it again, and this is only logged."""
-        if self._consumer is None:
+        if self._session is None or self._session.consumer is None:
             log_lost(delivery)
         else:
-            self._consumer.ack(delivery)
+            self._session.consumer.ack(delivery)
 
     async def _keep(self) -> None:
         """Connect and serve, again and again, until something ends that for good."""
@@ -127,94 +143,64 @@ class Connection:
             try:
                 await self._connect_and_serve()
             except Lost as lost:
+                if address.is_refusal(str(lost)):
+                    self._end(address.refused(self.address, str(lost)))
+                    return
                 self._down(str(lost))
             except UsageError as error:
-                self.state = Broker.DOWN
-                self._on_fatal(error)
+                self._end(error)
                 return
             if time.monotonic() - began > MAX_DELAY:
                 delay = FIRST_DELAY
             await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311  many hosts, not an adversary
             delay = min(delay * 2, MAX_DELAY)
 
+    async def _connect_and_serve(self) -> None:
+        """One session, from its beginning to its loss.  Raises `Lost`, or `UsageError` if it is for good."""
+        self._blocked = ""
+        self._generation += 1
+        session = Session(self.address, self._topology, self._on_blocked, self._wake.set)
+        try:
+            await session.open(self._generation, self._on_delivery)
+            self._session = session
+            await session.align(self._wanted, self._prefetch)
+            self._up(f"connected to {self.address.text}")
+            while True:
+                self._wake.clear()
+                await session.align(self._wanted, self._prefetch)
+                await self._wake.wait()
+        finally:
+            self._session = None
+            await session.close(CLOSE_LIMIT)
+
+    def _end(self, error: UsageError) -> None:
+        self.state = Broker.DOWN
+        self._on_fatal(error)
+
     def _ended(self, task: asyncio.Task[None]) -> None:
         """The owner must not be left deaf by a fault of ours."""
         if not task.cancelled() and (error := task.exception()) is not None:
             log.critical("the broker's task ended by a fault of Solstice", exc_info=error)
-            self._on_fatal(UsageError("the connection to the broker is lost for good", str(error), "please report it"))
-
-    async def _connect_and_serve(self) -> None:
-        """One connection, from its beginning to its loss.  Raises `Lost`, or `UsageError` if it is for good."""
-        try:
-            link = await dial(self.address, self._on_blocked)
-        except Lost as lost:
-            if address.is_refusal(str(lost)):
-                raise address.refused(self.address, str(lost)) from None
-            raise
-        try:
-            await self._set_up(link)
-            await self._align(link)
-            self._say(Broker.UP, f"connected to {self.address.text}")
-            await self._serve(link)
-        finally:
-            self._consumer = self._publisher = None
-            await link.close(CLOSE_LIMIT)
-
-    async def _set_up(self, link: Link) -> None:
-        channel = await link.channel()
-        for declaration in self._topology.declarations:
-            try:
-                await channel.call(declaration.method, **declaration.arguments)
-            except Lost as lost:
-                raise self._verdict(declaration, lost) from None
-        self._generation += 1
-        self._consumer = await Consumer.open(channel, self._prefetch, self._generation, self._on_delivery)
-        self._watch(channel.closed)
-
-    def _verdict(self, declaration: Declaration, lost: Lost) -> Exception:
-        if lost.code == _ACCESS_REFUSED:
-            return address.refused(self.address, str(lost))
-        if lost.code == _PRECONDITION_FAILED:
-            return UsageError(
-                f"{declaration.subject} stands with other arguments on {self.address.text}",
-                str(lost),
-                "delete it there when it is empty, or name another with AMQP_QUEUE and AMQP_EXCHANGE",
-            )
-        return lost
-
-    async def _serve(self, link: Link) -> None:
-        """Keep consumer and publisher as they are wanted.  Raises `Lost` in the end."""
-        while True:
-            self._wake.clear()
-            await self._align(link)
-            await self._wake.wait()
-
-    async def _align(self, link: Link) -> None:
-        consumer = self._consumer
-        assert consumer is not None  # noqa: S101  _set_up made it
-        if consumer.channel.closed.done():
-            raise consumer.channel.closed.result()
-        if self._publisher is None or self._publisher.channel.closed.done():
-            self._publisher = await Publisher.open(await link.channel())
-            self._watch(self._publisher.channel.closed)
-        if self._wanted and not consumer.running:
-            await consumer.start(self._topology.queue)
-        elif not self._wanted and consumer.running:
-            await consumer.stop()
-
-    def _watch(self, closed: asyncio.Future[Lost]) -> None:
-        closed.add_done_callback(lambda _closed: self._wake.set())
+            self._end(UsageError("the connection to the broker is lost for good", str(error), "please report it"))
 
     def _on_blocked(self, why: str) -> None:
-        if why:
-            self._say(Broker.BLOCKED, f"{self.address.text} takes no messages: {why}")
+        self._blocked = why
+        if self.state is not Broker.DOWN:
+            self._up(f"{self.address.text} takes messages again")
+
+    def _up(self, why: str) -> None:
+        if self._blocked:
+            self._say(Broker.BLOCKED, f"{self.address.text} takes no messages: {self._blocked}")
         else:
-            self._say(Broker.UP, f"{self.address.text} takes messages again")
+            self._say(Broker.UP, why)
 
     def _down(self, why: str) -> None:
-        # the reasons alternate while a broker restarts (refused, reset, refused): only the first one is said
-        if self.state is not Broker.DOWN or not self._told:
-            self._say(Broker.DOWN, f"no connection to {self.address.text}: {why}; trying again")
+        # The reasons alternate while a broker restarts (refused, reset, refused): only the first one is said, and
+        # one that a person can do something about.
+        hint = address.hint(self.address, why)
+        if self.state is not Broker.DOWN or not self._told or hint not in self._told:
+            text = f"no connection to {self.address.text}: {why}; trying again"
+            self._say(Broker.DOWN, f"{text} ({hint})" if hint else text)
 
     def _say(self, state: Broker, why: str) -> None:
         log.log(logging.INFO if state is Broker.UP else logging.WARNING, "broker %s: %s", state, why)

@@ -1,6 +1,6 @@
 """Deliveries of one channel: consume, ack, and stop without anything going back to the queue.
 
-Used by broker/connection.py alone.  A stop is more than a cancel: what the queue has sent when a consumer is cancelled
+Used by broker/session.py alone.  A stop is more than a cancel: what the queue has sent when a consumer is cancelled
 but the channel has not yet seen, the broker itself puts back, and counts as a failed delivery (RabbitMQ 4 dead-letters
 at 20 of them).  So a stop first lets the prefetch fill up by holding the acks back: with a full window nothing can be
 on its way.  Then it cancels, and sends the acks.  If the queue has too little to fill the window, it is not waited for.
@@ -36,36 +36,30 @@ class Delivery:
 
 
 class Consumer:
-    """The consuming side of one channel; make it with `open`."""
+    """The consuming side of one channel."""
 
-    def __init__(
-        self, channel: Channel, prefetch: int, generation: int, on_delivery: Callable[[Delivery], None]
-    ) -> None:
+    def __init__(self, channel: Channel, generation: int, on_delivery: Callable[[Delivery], None]) -> None:
         self.channel = channel
-        self._prefetch = prefetch
+        self.prefetch = 0
         self._generation = generation
         self._on_delivery = on_delivery
         self._tag = ""
-        self._unacked = 0
+        self._window: set[int] = set()  # the unacked deliveries of this start; the broker counts them by consumer
         self._full = asyncio.Event()
         self._held: list[Delivery] | None = None
-
-    @classmethod
-    async def open(
-        cls, channel: Channel, prefetch: int, generation: int, on_delivery: Callable[[Delivery], None]
-    ) -> Consumer:
-        """Prepare the channel.  Raises `Lost`."""
-        await channel.call("basic_qos", prefetch_count=prefetch)
         # a deleted queue cancels its consumer; the owner connects anew, which declares it again
-        channel.raw.add_on_cancel_callback(lambda _frame: channel.raw.close(0, "the broker cancelled the consumer"))
-        return cls(channel, prefetch, generation, on_delivery)
+        channel.raw.add_on_cancel_callback(lambda _frame: self._close("the broker cancelled the consumer"))
 
     @property
     def running(self) -> bool:
-        return bool(self._tag)
+        return bool(self._tag) and bool(self.channel.raw.is_open)
 
-    async def start(self, queue: str) -> None:
+    async def start(self, queue: str, prefetch: int) -> None:
         """Raises `Lost`."""
+        await self.channel.call("basic_qos", prefetch_count=prefetch)
+        self.prefetch = prefetch
+        self._window.clear()
+        self._full.clear()
         answer = await self.channel.call("basic_consume", queue=queue, on_message_callback=self._receive)
         self._tag = answer.method.consumer_tag
 
@@ -90,13 +84,22 @@ class Consumer:
         elif self._held is not None:
             self._held.append(delivery)
         else:
-            self._unacked -= 1
-            self._full.clear()
+            self._window.discard(delivery.tag)
+            if len(self._window) < self.prefetch:
+                self._full.clear()
             self.channel.raw.basic_ack(delivery.tag)
 
+    def drop(self) -> None:
+        """Give back what is not acked, by closing the channel."""
+        self._close("the deliveries that nobody took are given back")
+
+    def _close(self, why: str) -> None:
+        if self.channel.raw.is_open:
+            self.channel.raw.close(0, why)
+
     def _receive(self, _channel: Any, method: Any, properties: Any, body: bytes) -> None:
-        self._unacked += 1
-        if self._unacked >= self._prefetch:
+        self._window.add(method.delivery_tag)
+        if len(self._window) >= self.prefetch:
             self._full.set()
         message_id = properties.message_id
         delivery = Delivery(

@@ -1,7 +1,7 @@
 """One AMQP connection as awaitables: pika's callbacks become futures, every loss becomes `Lost`.
 
-Used by broker/connection.py alone, which owns the link and decides what a loss means.  Nothing here reconnects.
-No callback of ours runs inside pika's own call stack: an exception there would abort the connection.
+Used by broker/session.py, which owns the links; broker/connection.py decides what a loss means.  Nothing here
+reconnects.  No callback of ours runs inside pika's own call stack: an exception there would abort the connection.
 """
 
 from __future__ import annotations
@@ -124,10 +124,10 @@ class Link:
         self._loop = asyncio.get_running_loop()
         self.closed: asyncio.Future[Lost] = self._loop.create_future()
         raw.add_on_close_callback(lambda _raw, error: self.closed.set_result(Lost(reason(error))))
-        raw.add_on_connection_blocked_callback(
-            lambda _raw, method: self._loop.call_soon(on_blocked, str(method.method.reason))
-        )
-        raw.add_on_connection_unblocked_callback(lambda _raw, _method: self._loop.call_soon(on_blocked, ""))
+        self._on_blocked = on_blocked
+        self._blocked = False
+        raw.add_on_connection_blocked_callback(lambda _raw, method: self._block(str(method.method.reason)))
+        raw.add_on_connection_unblocked_callback(lambda _raw, _method: self._block(""))
 
     async def channel(self) -> Channel:
         """A new channel.  Raises `Lost`."""
@@ -142,10 +142,17 @@ class Link:
         return Channel(opened.result())
 
     async def close(self, timeout: float) -> None:
-        """Say good-bye, and wait at most `timeout` seconds for the answer; the heartbeat ends what then still hangs."""
+        """Say good-bye, wait at most `timeout` seconds for the answer, and end it."""
         with contextlib.suppress(pika.exceptions.ConnectionWrongStateError):
             self._raw.close()
-        await asyncio.wait({self.closed}, timeout=timeout)
+        # a broker that takes no messages does not read our good-bye either, until its alarm is over
+        await asyncio.wait({self.closed}, timeout=0.0 if self._blocked else timeout)
+        if not self.closed.done():
+            self._raw._adapter_disconnect_stream()
+
+    def _block(self, why: str) -> None:
+        self._blocked = bool(why)
+        self._loop.call_soon(self._on_blocked, why)
 
 
 async def dial(address: Address, on_blocked: Callable[[str], None]) -> Link:
