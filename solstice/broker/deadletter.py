@@ -42,7 +42,7 @@ def dead_letter(
         ours[MESSAGE_ID] = cut(message_id, MAX_HEADER_TEXT)
     if len(body) > MAX_BODY:
         ours |= {TRUNCATED: True, SIZE: len(body)}
-    return body[:MAX_BODY], {**_kept(headers), **ours}
+    return body[:MAX_BODY], {**kept(headers), **ours}
 
 
 def cut(text: str, limit: int) -> str:
@@ -51,7 +51,8 @@ def cut(text: str, limit: int) -> str:
     return text.encode(errors="replace")[:limit].decode(errors="ignore")
 
 
-def _kept(headers: Mapping[str, Any]) -> dict[str, Any]:
+def kept(headers: Mapping[str, Any]) -> dict[str, Any]:
+    """The headers that a copy keeps of its original: of a copy's own headers, the original's again."""
     plain = {name: value for name, value in headers.items() if _is_plain_name(name) and _is_plain(value)}
     return dict(list(plain.items())[:MAX_HEADERS])
 

@@ -1,6 +1,6 @@
 """Publishes on one channel, each awaited until the broker has confirmed it.
 
-Used by broker/connection.py alone.  The channel is for publishing only: the broker closes a channel on which
+Used by broker/session.py alone.  The channel is for publishing only: the broker closes a channel on which
 something is published to an exchange that is not there, and a consumer on it would die with it.
 All messages are persistent JSON.
 """
@@ -16,6 +16,7 @@ import pika
 from pika import spec
 
 from solstice.broker.link import Channel, Lost
+from solstice.host import clock
 
 
 class NotConfirmed(Exception):
@@ -39,11 +40,12 @@ class Outgoing:
 
 
 def properties(message_id: str, headers: Mapping[str, Any]) -> Any:
-    """The properties of everything that Solstice publishes."""
+    """The properties of everything that Solstice publishes; an empty `message_id` is left out."""
     return pika.BasicProperties(
         content_type="application/json",
         delivery_mode=2,  # persistent
-        message_id=message_id,
+        message_id=message_id or None,
+        timestamp=int(clock.wall()),
         headers=dict(headers),
     )
 

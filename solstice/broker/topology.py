@@ -62,7 +62,9 @@ class Topology:
             _exchange(DEAD_LETTERS, "direct"),
             _exchange(EVENTS, "topic"),
             _queue(self.queue, {"x-queue-type": "quorum"}),
-            _queue(self.dead_letter_queue, {}),
+            # Classic whatever the vhost's default is: each look into a quorum queue counts as a failed delivery,
+            # and RabbitMQ 4 drops a message after 20 of them.
+            _queue(self.dead_letter_queue, {"x-queue-type": "classic"}),
             _queue(RESULTS, {"x-message-ttl": RESULTS_TTL_MS}),
             _bind(self.queue, self.exchange, self.routing_key),
             _bind(self.dead_letter_queue, DEAD_LETTERS, self.dead_letter_queue),
