@@ -22,6 +22,7 @@ import pytest
 from tests.real import guests, leftovers
 from tests.real.broker import Broker
 from tests.real.libvirtd import Libvirtd
+from tests.real.root import Root
 
 _roots = pytest.StashKey[Path]()
 
@@ -98,6 +99,15 @@ def libvirtd() -> Iterator[Libvirtd]:
 def broker() -> Iterator[Broker]:
     """A RabbitMQ of this run alone."""
     server = Broker()
+    server.start()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def broker4() -> Iterator[Broker]:
+    """A RabbitMQ 4 of this run alone, from a Debian 13 root; the first use on a host makes that."""
+    server = Broker(Root(guests.rabbitmq4_root()))
     server.start()
     yield server
     server.close()

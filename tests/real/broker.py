@@ -1,8 +1,8 @@
 """A RabbitMQ server of the tests' own: own node name, ports, data and port mapper; nothing of it outlives `close`.
 
 Debian's scripts in /usr/sbin change to the user rabbitmq and use the host's folders; those they call do neither, so
-they are used directly, as whoever runs the tests.  epmd, which a node otherwise starts as a daemon that stays for ever,
-is started here first, as a child.
+they are used directly, as whoever runs the tests, from this host or from a root with another version.  epmd, which a
+node otherwise starts as a daemon that stays for ever, is started here first, as a child.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from pathlib import Path
 from urllib.parse import quote
 
 from tests.real.leftovers import live
+from tests.real.root import HOST, Root
 from tests.real.waiting import until
 
-_PROGRAMS = Path("/usr/lib/rabbitmq/bin")
+_PROGRAMS = "/usr/lib/rabbitmq/bin"
 _START_SECONDS = 90.0
 _STOP_SECONDS = 30.0
 _CONTROL_SECONDS = 60.0
@@ -38,7 +39,8 @@ class Broker:
 
     user = "solstice"
 
-    def __init__(self) -> None:
+    def __init__(self, root: Root = HOST) -> None:
+        self._root = root
         self.password = secrets.token_urlsafe(16)
         self.port, self._epmd_port, self._peer_port = _free_ports(3)
         self._closing = ExitStack()
@@ -69,9 +71,9 @@ class Broker:
 
     def control(self, *words: str) -> str:
         """Run rabbitmqctl on this node and return what it prints.  Raises `AssertionError` if it fails."""
-        argv = [str(_PROGRAMS / "rabbitmqctl"), "--quiet", "--node", self._node, *words]
+        argv = [f"{_PROGRAMS}/rabbitmqctl", "--quiet", "--node", self._node, *words]
         done = subprocess.run(
-            argv,
+            self._root.argv(self._folder, *argv),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -84,7 +86,7 @@ class Broker:
 
     def start(self) -> None:
         """Return when the node takes AMQP connections.  Raises `NotReady` with its log."""
-        self._server = self._spawn([_PROGRAMS / "rabbitmq-server"])
+        self._server = self._spawn(f"{_PROGRAMS}/rabbitmq-server")
         until(self._listens, seconds=_START_SECONDS, what="RabbitMQ", evidence=self._evidence)
 
     def stop(self) -> None:
@@ -111,7 +113,7 @@ class Broker:
         return f"solstice-tests-{self.port}@localhost"
 
     def _environment(self) -> dict[str, str]:
-        folder = str(self._folder)
+        folder = str(self._root.seen(self._folder))
         return {
             **os.environ,
             "HOME": folder,  # the cookie that node and rabbitmqctl share
@@ -131,14 +133,14 @@ class Broker:
         }
 
     def _start_epmd(self) -> None:
-        epmd = self._spawn(["epmd", "-port", str(self._epmd_port), "-address", "127.0.0.1"])
+        epmd = self._spawn("epmd", "-port", str(self._epmd_port), "-address", "127.0.0.1")
         self._closing.callback(_end_session, epmd, signal.SIGKILL)
         until(lambda: _connects(self._epmd_port), seconds=10, what="epmd", evidence=self._evidence)
 
-    def _spawn(self, argv: list[str | Path]) -> subprocess.Popen[bytes]:
+    def _spawn(self, *argv: str) -> subprocess.Popen[bytes]:
         with self._log.open("ab") as sink:
             return subprocess.Popen(
-                argv,
+                self._root.argv(self._folder, *argv),
                 stdin=subprocess.DEVNULL,
                 stdout=sink,
                 stderr=sink,

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pika
 import pytest
 
-from tests.real import leftovers
+from tests.real import guests, leftovers
 from tests.real.broker import Broker
+from tests.real.root import HOST, Root
 
 pytestmark = pytest.mark.broker
 
 
-@pytest.fixture
-def own() -> Iterator[Broker]:
-    server = Broker()
+@pytest.fixture(params=["host", "debian13"])
+def own(request: pytest.FixtureRequest) -> Iterator[Broker]:
+    """One that the test may stop: this host's, and the one in its own root."""
+    server = Broker(Root(guests.rabbitmq4_root()) if request.param == "debian13" else HOST)
     server.start()
     yield server
     server.close()
@@ -64,7 +67,15 @@ def test_a_quorum_queue_survives_a_stop_and_a_kill_and_nothing_survives_close(ow
     own.kill()
     own.start()
     assert get(url) == b"message"
-    folder = own.control("eval", 'os:getenv("HOME").').strip().strip('"')
+    mine = os.fsencode(own.control("eval", "node().").strip().strip("'"))
+    assert [pid for pid in leftovers.live() if mine in leftovers.environment(pid)] != []
     own.close()
-    mine = os.fsencode(folder)
     assert [pid for pid in leftovers.live() if mine in leftovers.environment(pid)] == []
+
+
+def test_rabbitmq_4_runs_in_a_root_of_its_own_and_leaves_no_mount(broker4: Broker) -> None:
+    assert broker4.control("version").startswith("4.0.")
+    url = broker4.new_vhost()
+    put(url)
+    assert get(url) == b"message"
+    assert str(guests.cache_folder()) not in Path("/proc/self/mountinfo").read_text()
