@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from solstice.broker.address import Tls
 from solstice.broker.enqueue import Event, ResultListener, publish_request
 from solstice.broker.topology import Topology
 from solstice.cli import exits, follow, options
@@ -41,12 +42,13 @@ def enqueue(path: Path | None, command: tuple[str, ...], pairs: tuple[str, ...],
     settings = options.loaded(flags)
     request = _request(path, command, pairs, flags)
     topology = Topology(settings.amqp_exchange, settings.amqp_queue, settings.amqp_routing_key)
+    tls = Tls(settings.amqp_ca_file, settings.amqp_cert_file, settings.amqp_key_file)
     if not wait:
-        publish_request(settings.amqp_url, topology, jobrequest.to_document(request))
+        publish_request(settings.amqp_url, topology, jobrequest.to_document(request), tls)
         click.echo(request.request_id)
         return
-    with ResultListener(settings.amqp_url) as listener:
-        publish_request(settings.amqp_url, topology, jobrequest.to_document(request))
+    with ResultListener(settings.amqp_url, tls) as listener:
+        publish_request(settings.amqp_url, topology, jobrequest.to_document(request), tls)
         click.echo(f"job {request.request_id}", err=True)
         event = _wait(listener, request.request_id, settings)
     sys.exit(exits.exit_code(event["state"], event.get("exit_code")))

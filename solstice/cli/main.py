@@ -18,6 +18,7 @@ from solstice.cli import exits
 from solstice.errors import InternalError, SolsticeError
 
 _COMMANDS = {
+    "dead-letters": "list, show and send again what was refused",
     "cancel": "end a job that waits or runs",
     "drain": "take no new jobs, finish what was accepted",
     "enqueue": "send a job request to the broker",
@@ -43,7 +44,8 @@ class _Lazy(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
             return None
-        command: click.Command = getattr(importlib.import_module(f"solstice.cli.{cmd_name}"), cmd_name)
+        name = cmd_name.replace("-", "_")
+        command: click.Command = getattr(importlib.import_module(f"solstice.cli.{name}"), name)
         return command
 
 
