@@ -40,33 +40,34 @@ def context(tls: Tls) -> ssl.SSLContext:
     """A context that verifies certificate and host name.  Raises `UsageError` with the file and its variable."""
     if tls.key is not None and tls.cert is None:
         raise UsageError("AMQP_KEY_FILE", "there is no certificate to this key", "name it in AMQP_CERT_FILE")
-    made = _trusting(tls.ca)
+    made = ssl.create_default_context()
+    if tls.ca is not None:
+        made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # which verifies all, and trusts nobody yet
+        _trust(made, "AMQP_CA_FILE", tls.ca)
     if tls.cert is not None:
+        _trust(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), "AMQP_CERT_FILE", tls.cert)  # to see that it is one
         _show(made, tls.cert, tls.key)
     return made
 
 
-def _trusting(ca: Path | None) -> ssl.SSLContext:
-    if ca is not None:
-        _read("AMQP_CA_FILE", ca)
+def _trust(made: ssl.SSLContext, variable: str, path: Path) -> None:
+    _readable(variable, path)
     try:
-        return ssl.create_default_context(cafile=ca)
+        made.load_verify_locations(path)
     except ssl.SSLError as error:
-        raise _unusable("AMQP_CA_FILE", ca, said(error), "it holds the authorities' certificates in PEM form") from None
+        why = f"no certificate can be read from it: {said(error)}"
+        raise _unusable(variable, path, why, "it must hold certificates in PEM form") from None
 
 
 def _show(made: ssl.SSLContext, cert: Path, key: Path | None) -> None:
     """Present `cert` to the broker."""
-    certificate = _read("AMQP_CERT_FILE", cert)
-    if b"-----BEGIN CERTIFICATE-----" not in certificate:
-        raise _unusable("AMQP_CERT_FILE", cert, "there is no certificate in it", "it holds one in PEM form")
     variable, path = ("AMQP_CERT_FILE", cert) if key is None else ("AMQP_KEY_FILE", key)
-    _read(variable, path)
+    _readable(variable, path)
     try:
         made.load_cert_chain(cert, key, _no_password)
     except ssl.SSLError as error:
         why = f"no key that fits the certificate {cert} can be read from it: {said(error)}"
-        raise _unusable(variable, path, why, "the key is in PEM form, without a password") from None
+        raise _unusable(variable, path, why, "it must hold that certificate's key in PEM form") from None
     except _Encrypted:
         raise _unusable(variable, path, "its key has a password", "store the key without one, mode 0600") from None
 
@@ -80,15 +81,15 @@ def _no_password() -> str:
     raise _Encrypted
 
 
-def _read(variable: str, path: Path) -> bytes:
+def _readable(variable: str, path: Path) -> None:
     try:
-        return path.read_bytes()
+        path.read_bytes()
     except OSError as error:
         why = error.strerror or str(error)
         raise _unusable(variable, path, why, "name a file that the user of Solstice can read") from None
 
 
-def _unusable(variable: str, path: Path | None, why: str, remedy: str) -> UsageError:
+def _unusable(variable: str, path: Path, why: str, remedy: str) -> UsageError:
     return UsageError(f"{variable} {path}", why, remedy)
 
 
@@ -118,8 +119,8 @@ def hint(tls: Tls, why: str, *, silent: bool) -> str:
         )
     if "wrong version number" in why:
         return "that port does not speak TLS: use the broker's TLS port, usually 5671, or amqp://"
-    if tls.cert is None and (silent or _TLS in why):
+    if not silent and _TLS not in why:
+        return ""
+    if tls.cert is None:
         return "if the broker demands a client certificate, name one in AMQP_CERT_FILE and AMQP_KEY_FILE"
-    if _TLS in why:
-        return "check that one of the broker's authorities issued the certificate in AMQP_CERT_FILE, and its dates"
-    return ""
+    return "check that one of the broker's authorities issued the certificate in AMQP_CERT_FILE, and its dates"

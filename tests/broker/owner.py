@@ -9,6 +9,7 @@ from typing import Any
 
 import pika
 
+from solstice.broker.address import SYSTEM, Tls
 from solstice.broker.connection import Broker, Connection, Delivery
 from solstice.broker.publisher import Outgoing
 from solstice.broker.topology import Topology
@@ -24,7 +25,7 @@ class Owner:
         self.states: asyncio.Queue[tuple[Broker, str]] = asyncio.Queue()
         self.fatal: asyncio.Future[UsageError] = asyncio.get_running_loop().create_future()
 
-    def connection(self, url: str, topology: Topology = JOBS, prefetch: int = 10) -> Connection:
+    def connection(self, url: str, topology: Topology = JOBS, prefetch: int = 10, tls: Tls = SYSTEM) -> Connection:
         return Connection(
             url,
             topology,
@@ -32,7 +33,12 @@ class Owner:
             self.deliveries.put_nowait,
             lambda state, why: self.states.put_nowait((state, why)),
             self.fatal.set_result,
+            tls,
         )
+
+    async def tick(self) -> None:
+        """For what tells nobody that it happened."""
+        await asyncio.sleep(0.02)
 
     async def said(self, wanted: Broker) -> str:
         """The very next state must be `wanted`: a state is said once."""

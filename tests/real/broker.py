@@ -18,6 +18,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from urllib.parse import quote
 
+from tests.real.certificates import Authority
 from tests.real.leftovers import live
 from tests.real.root import HOST, Root
 from tests.real.waiting import until
@@ -31,24 +32,43 @@ listeners.tcp.1 = 127.0.0.1:{port}
 default_user = {user}
 default_pass = {password}
 log.file.level = info
+listeners.ssl.1 = 127.0.0.1:{tls_port}
+ssl_options.cacertfile = {ca}
+ssl_options.certfile = {cert}
+ssl_options.keyfile = {key}
+ssl_options.verify = verify_peer
+ssl_options.fail_if_no_peer_cert = true
 """
 
 
 class Broker:
-    """One node.  `start`, `stop` and `kill` may follow each other in any order; `close` ends it for good."""
+    """One node.  `start`, `stop` and `kill` may follow each other in any order; `close` ends it for good.
+
+    It has a listener with TLS too, which demands a client certificate of `authority`.
+    """
 
     user = "solstice"
 
     def __init__(self, root: Root = HOST) -> None:
         self._root = root
         self.password = secrets.token_urlsafe(16)
-        self.port, self._epmd_port, self._peer_port = _free_ports(3)
+        self.port, self._tls_port, self._epmd_port, self._peer_port = _free_ports(4)
         self._closing = ExitStack()
         self._folder = Path(tempfile.mkdtemp(prefix="solstice-broker-"))
         self._closing.callback(shutil.rmtree, self._folder)
         self._server: subprocess.Popen[bytes] | None = None
         self._log = self._folder / "server.log"
-        text = _CONFIGURATION.format(port=self.port, user=self.user, password=self.password)
+        self.authority = Authority(self._folder)
+        server = self.authority.certificate("server", "subjectAltName=DNS:localhost")
+        text = _CONFIGURATION.format(
+            port=self.port,
+            user=self.user,
+            password=self.password,
+            tls_port=self._tls_port,
+            ca=self.authority.ca,
+            cert=server.cert,
+            key=server.key,
+        )
         (self._folder / "rabbitmq.conf").write_text(text)
         (self._folder / "env.conf").touch()
         (self._folder / "plugins").write_text("[].\n")
@@ -57,6 +77,10 @@ class Broker:
     def url(self, vhost: str = "/", host: str = "127.0.0.1") -> str:
         """The AMQP URL of a virtual host, password included."""
         return f"amqp://{self.user}:{self.password}@{host}:{self.port}/{quote(vhost, safe='')}"
+
+    def tls_url(self, vhost: str = "/", host: str = "localhost") -> str:
+        """The same with TLS; the certificate is for `localhost` alone."""
+        return f"amqps://{self.user}:{self.password}@{host}:{self._tls_port}/{quote(vhost, safe='')}"
 
     def new_vhost(self) -> str:
         """Make a virtual host of a fresh name and return its AMQP URL."""
