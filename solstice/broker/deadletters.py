@@ -131,11 +131,13 @@ def _summaries(channel: Any, topology: Topology) -> list[DeadLetter]:
 
 def _fetch(channel: Any, topology: Topology) -> Iterator[_Fetched]:
     """Each letter that is there now, unacked."""
-    queue = topology.dead_letter_queue
-    for _ in range(channel.queue_declare(queue, passive=True).method.message_count):
-        method, header, body = channel.basic_get(queue)
-        if method is None:  # someone else takes them as well
+    left: int | None = None
+    while left != 0:
+        method, header, body = channel.basic_get(topology.dead_letter_queue)
+        if method is None:  # empty, or someone else takes them as well
             return
+        # Not the count of a passive declare: that question overtakes, in the queue, what this channel just gave back.
+        left = method.message_count if left is None else left - 1
         yield _fetched(method.delivery_tag, header, body)
 
 

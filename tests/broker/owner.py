@@ -84,6 +84,12 @@ def waiting(url: str, queue: str) -> int:
         return count
 
 
+def consumers(url: str) -> int:
+    """How many consumers the queue of the requests has."""
+    with operator(url) as channel:
+        return int(channel.queue_declare(JOBS.queue, passive=True).method.consumer_count)
+
+
 def with_password(url: str, password: str) -> str:
     head, tail = url.split("@")
     return f"{head.rsplit(':', 1)[0]}:{password}@{tail}"
