@@ -30,9 +30,14 @@ Event = dict[str, Any]
 
 
 class Service:
-    """One state directory below `folder`; `start` may be called again after an end, as a host would."""
+    """One state directory below `folder`; `start` may be called again after an end, as a host would.
 
-    def __init__(self, folder: Path, amqp_url: str, image: Path | None, **environment: str) -> None:
+    On libvirt with `image`, on noop without.  `image_map` is the text of another image map than the one of `tiny`.
+    """
+
+    def __init__(
+        self, folder: Path, amqp_url: str, image: Path | None, image_map: str | None = None, **environment: str
+    ) -> None:
         self.amqp_url = amqp_url
         self.state = folder / "state"
         self.run = folder / "run"
@@ -44,7 +49,8 @@ class Service:
             shutil.copyfile(image, self.image)
             self.image.chmod(0o444)
         self._map.write_text(
-            f"default_label: tiny\nimages:\n  tiny:\n    source: {self.image}\n    local_path: {self.image}\n"
+            image_map
+            or f"default_label: tiny\nimages:\n  tiny:\n    source: {self.image}\n    local_path: {self.image}\n"
         )
         backend = "noop" if image is None else "libvirt"
         defaults = {"SOLSTICE_BACKEND": backend, "LIBVIRT_DOMAIN_TYPE": "qemu", "CAPACITY_MAP": "tiny=2"}
@@ -129,6 +135,19 @@ class Service:
         assert answer is not None, "no answer within five seconds"
         assert answer["ok"], answer
         return answer["result"]
+
+    def command(self, *words: str, seconds: float = 120.0) -> subprocess.CompletedProcess[str]:
+        """`solstice WORDS` as a person would say it beside this service."""
+        return subprocess.run(
+            [sys.executable, "-m", "solstice", *words],
+            cwd=ROOT,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            check=False,
+        )
 
     # Jobs
 
