@@ -292,7 +292,7 @@ def test_cancel_ends_what_waits_and_what_runs_and_nothing_twice(serve: Make) -> 
 def test_a_drain_takes_nothing_new_and_is_over_when_the_last_job_is(serve: Make) -> None:
     service = serve()
     # Longer than any other answer may take.
-    job = lasting(service, seconds=7)
+    job = lasting(service, seconds=8)
     assert asked(service, "drain") == {"active": 1, "pending": 0}
     assert told(service, "drain") == "draining: 1 running, 0 pending\n"
     assert "intake    draining, no new jobs are taken (solstice resume)" in told(service, "status")
