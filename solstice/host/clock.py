@@ -13,3 +13,8 @@ def wall() -> float:
 def deadline(seconds: float) -> float:
     """The monotonic time that is `seconds` from now."""
     return time.monotonic() + seconds
+
+
+def monotonic_of(at: float) -> float:
+    """A past moment of the wall clock as this process's monotonic clock has it; one in the future counts as now."""
+    return time.monotonic() - max(0.0, time.time() - at)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -28,3 +29,18 @@ def remove_tree(directory: Path) -> None:
             shutil.rmtree(directory)
         except FileNotFoundError:
             continue
+
+
+def replace(path: Path, text: str) -> None:
+    """Make `text` what the file says, or leave it as it was; it is on the disk afterwards.  Raises `OSError`."""
+    staged = path.with_name(f"{path.name}.new")
+    with staged.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    staged.rename(path)
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

@@ -3,6 +3,7 @@
     STATE/lock                       held by the one supervisor, with its pid inside
     STATE/owner                      the random id that stands on every resource this host makes
     STATE/solstice.db                the store's (see store/)
+    STATE/paused.json                what an operator paused
     STATE/noop/                      what the noop back end "runs"
     STATE/jobs/JOB/ATTEMPT/          the record of an attempt: log, console log; stays
     STATE/jobs/JOB/ATTEMPT/vm/       what its VM needs: overlay, seed, sockets; gone when the attempt is done
@@ -46,6 +47,10 @@ class Places:
         return self.state / "noop"
 
     @property
+    def paused(self) -> Path:
+        return self.state / "paused.json"
+
+    @property
     def control(self) -> Path:
         return self.run / "control.sock"
 
@@ -79,12 +84,7 @@ class Places:
         """The id of this host; made on first use."""
         path = self.state / "owner"
         if not path.exists():
-            staged = self.state / "owner.new"
-            with staged.open("w") as file:
-                file.write(secrets.token_hex(OWNER_DIGITS // 2) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-            staged.rename(path)
+            files.replace(path, secrets.token_hex(OWNER_DIGITS // 2) + "\n")
         owner = path.read_text().strip()
         if not re.fullmatch(rf"[0-9a-f]{{{OWNER_DIGITS}}}", owner):
             why = f"it must be {OWNER_DIGITS} hexadecimal digits, the id on every VM of this host"
