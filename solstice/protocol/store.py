@@ -198,6 +198,11 @@ class Counts:
 
 
 @dataclass(frozen=True, slots=True)
+class Durations:
+    """How long attempts took that ran to their end, of the newest ones.  → `{"seconds": {image: mean}}`"""
+
+
+@dataclass(frozen=True, slots=True)
 class Host:
     """The state directory that speaks, by its owner id; `name` is for people and may change.  → `{}`"""
 
@@ -219,6 +224,7 @@ REQUESTS: Mapping[str, type[Any]] = {
     "jobs": Jobs,
     "job": Job,
     "counts": Counts,
+    "durations": Durations,
     "host": Host,
 }
 

@@ -15,12 +15,26 @@ from sqlalchemy.engine import Connection, Row
 
 from solstice.lifecycle import JobState, Phase
 from solstice.protocol import store as asked_for
-from solstice.protocol.store import Counts, ErrorKind, Host, Job, Jobs, Open, Outbox, Refused, Sent, bad_request
+from solstice.protocol.store import (
+    Counts,
+    Durations,
+    ErrorKind,
+    Host,
+    Job,
+    Jobs,
+    Open,
+    Outbox,
+    Refused,
+    Sent,
+    bad_request,
+)
 from solstice.store import moves
 from solstice.store.moves import Result
 from solstice.store.schema import attempts, hosts, jobs, outbox
 
 PAGE_BYTES = 2 << 20
+# How many attempts an estimate is made of.
+_PAST = 200
 _TERMINAL = [state.value for state in JobState if state.is_terminal]
 _SUMMARY = (
     jobs.c.seq,
@@ -124,6 +138,20 @@ def counts(db: Connection, _asked: Counts) -> Result:
     return {"counts": {**{state.value: 0 for state in JobState}, **{state: number for state, number in found}}}
 
 
+def durations(db: Connection, _asked: Durations) -> Result:
+    ran = [JobState.SUCCEEDED.value, JobState.FAILED.value, JobState.TIMED_OUT.value]
+    newest = (
+        select(jobs.c.image, (attempts.c.ended_at - attempts.c.started_at).label("seconds"))
+        .join(jobs, jobs.c.id == attempts.c.job)
+        .where(attempts.c.ended_at.is_not(None), attempts.c.outcome.in_(ran))
+        .order_by(jobs.c.seq.desc())
+        .limit(_PAST)
+        .subquery()
+    )
+    means = db.execute(select(newest.c.image, func.avg(newest.c.seconds)).group_by(newest.c.image))
+    return {"seconds": {image: float(mean) for image, mean in means}}
+
+
 def host(db: Connection, asked: Host) -> Result:
     changed = db.execute(update(hosts).where(hosts.c.owner == asked.owner).values(name=asked.name))
     if not changed.rowcount:
@@ -148,5 +176,6 @@ OPERATIONS: Mapping[type[Any], Callable[[Connection, Any], Result]] = {
     Jobs: newest_jobs,
     Job: one_job,
     Counts: counts,
+    Durations: durations,
     Host: host,
 }
