@@ -2,11 +2,16 @@
 
 It keeps the contract on files: a VM is a file in the directory that `uri` names, called as the VM is, whose
 text is its state.  A result from here carries `backend: noop`, so that nobody takes it for a real one.
+
+For rehearsals of a host, a request's variable NOOP_SECONDS says for how long its VM runs, and a file refuse-LABEL
+beside the VMs makes every VM of that label fail, with the file's text as the reason.
 """
 
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from solstice.errors import Cause, InfraError
@@ -34,6 +39,9 @@ class Noop:
         pass
 
     def prepare(self, vm: VmSpec) -> None:
+        refusal = self._root / f"refuse-{vm.label}"
+        if refusal.exists():
+            raise InfraError(Cause.HYPERVISOR, refusal.read_text().strip())
         self._file(vm.id).write_text(_DEFINED)
 
     def start(self, id: AttemptId) -> None:
@@ -61,6 +69,12 @@ class Noop:
 
     def close(self) -> None:
         pass
+
+    @staticmethod
+    def seconds(environment: Mapping[str, str]) -> float:
+        """How long a request of these variables wants its VM to run."""
+        text = environment.get("NOOP_SECONDS", "")
+        return float(text) if re.fullmatch(r"[0-9]{1,5}(\.[0-9]{1,3})?", text) else 0.0
 
     def _file(self, id: AttemptId) -> Path:
         return self._root / id.name
