@@ -46,7 +46,7 @@ def run(command: tuple[str, ...], pairs: tuple[str, ...], **flags: Any) -> None:
     backend = router.choose(settings.backend)
     request = jobrequest.new_request(steps=[the_script(command)], env=environment(pairs), **flags)
     own = _own_state(settings)
-    supervisor = Supervisor(own, config.image_map, backend)
+    supervisor = Supervisor(replace(config, settings=own), backend)
     try:
         outcome = asyncio.run(_run(supervisor, request))
     finally:
@@ -57,7 +57,7 @@ def run(command: tuple[str, ...], pairs: tuple[str, ...], **flags: Any) -> None:
 
 
 async def _run(supervisor: Supervisor, request: JobRequest) -> Outcome | None:
-    obey_signals(supervisor)
+    obey_signals(supervisor, is_service=False)
     over = threading.Event()
     # In a thread, because a reader that does not read would stop the loop, and with it every timer and signal.
     records = supervisor.places.jobs / request.request_id

@@ -8,11 +8,14 @@ import signal
 from solstice.supervisor.core import Supervisor
 
 
-def obey_signals(supervisor: Supervisor) -> list[signal.Signals]:
-    """SIGTERM, SIGINT and a closed terminal stop it, a second one hurries it; the list has those that came."""
+def obey_signals(supervisor: Supervisor, *, is_service: bool) -> None:
+    """SIGTERM and SIGINT stop it, a second one hurries it.
+
+    A service drains at SIGQUIT and reads its configuration again at SIGHUP; anything else stops at them too.
+    """
     came: list[signal.Signals] = []
 
-    def on_signal(number: signal.Signals) -> None:
+    def stop(number: signal.Signals) -> None:
         came.append(number)
         if len(came) == 1:
             supervisor.stop()
@@ -20,6 +23,8 @@ def obey_signals(supervisor: Supervisor) -> list[signal.Signals]:
             supervisor.hurry()
 
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        loop.add_signal_handler(number, on_signal, number)
-    return came
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+        loop.add_signal_handler(number, stop, number)
+    if is_service:
+        loop.add_signal_handler(signal.SIGQUIT, supervisor.drain)
+        loop.add_signal_handler(signal.SIGHUP, supervisor.reload)

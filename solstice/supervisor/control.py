@@ -1,13 +1,16 @@
 """The control socket: one JSON object a line in, one out.  The command line and nobody else speaks to it.
 
 A request is `{"v": 1, "cmd": NAME, …}`; the answer `{"v": 1, "ok": true, "result": …}`, or `"ok": false` with an
-`error` for people.  A client may ask several things on one connection.  The commands themselves are given by `core`.
+`error` for people.  A client may ask several things on one connection.  The commands themselves are given by `doors`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import os
+import shutil
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,8 @@ from solstice.errors import SolsticeError
 from solstice.protocol.lines import BadLine, Lines, Message, encode
 
 VERSION = 1
+# Whose members may steer the host, besides its own user and root.
+GROUP = "solstice"
 _CHUNK = 1 << 16
 
 Command = Callable[[Message], Awaitable[Any]]
@@ -33,7 +38,14 @@ class Control:
     async def start(self) -> None:
         # Ours to remove: whoever holds the state directory's lock is the only one who listens here.
         self._path.unlink(missing_ok=True)
-        self._server = await asyncio.start_unix_server(self._client, self._path)
+        # Nobody may connect before it is clear who may.
+        umask = os.umask(0o177)
+        try:
+            self._server = await asyncio.start_unix_server(self._client, self._path)
+        finally:
+            os.umask(umask)
+        with contextlib.suppress(LookupError, PermissionError):  # no such group here, or we are not in it
+            shutil.chown(self._path, group=GROUP)
         self._path.chmod(0o660)
 
     async def close(self) -> None:

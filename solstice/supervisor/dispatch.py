@@ -10,20 +10,19 @@ import asyncio
 import logging
 import platform
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
-from solstice.config.imagemap import ImageMap
-from solstice.config.settings import Settings
-from solstice.errors import Cause
-from solstice.host import clock
+from solstice.config.configuration import Configuration
+from solstice.errors import InternalError, RequestError
+from solstice.host import machine
 from solstice.host.places import Places
-from solstice.lifecycle import JobState
 from solstice.model import Backend, DiskFormat, Outcome, VmSpec
 from solstice.protocol import order
-from solstice.supervisor import tasks
+from solstice.supervisor import endings, tasks
 from solstice.supervisor.acceleration import Acceleration
 from solstice.supervisor.attempt import Attempts, Plan
-from solstice.supervisor.capacity import Capacity
+from solstice.supervisor.catalogue import catalogue
 from solstice.supervisor.forkclient import ForkServer
 from solstice.supervisor.images import Images
 from solstice.supervisor.jobs import Active, Job
@@ -34,23 +33,21 @@ log = logging.getLogger(__name__)
 
 
 class Dispatch:
-    """`on_change` is called after each change that an operator could see, `on_end(job, outcome)` after each attempt.
+    """`on_change` is called after each change that an operator could see, `on_end(job, outcome)` after each end.
 
     With `wait_for_images` a job whose image failed waits for the image's next try; without, it ends.
     """
 
     def __init__(
         self,
-        settings: Settings,
-        image_map: ImageMap,
+        configuration: Configuration,
         backend: Backend,
         places: Places,
         store: Store,
         forkserver: ForkServer,
         on_change: Callable[[], None],
     ) -> None:
-        self._settings = settings
-        self._map = image_map
+        self._settings = configuration.settings
         self._places = places
         self._store = store
         self._forkserver = forkserver
@@ -60,21 +57,29 @@ class Dispatch:
         self.backend = backend
         self.wait_for_images = True
         self.on_end: Callable[[str, Outcome], None] = lambda _job, _outcome: None
-        self.hypervisor = _hypervisor(settings, backend, places)
+        self.hypervisor = _hypervisor(configuration, backend, places)
         self.attempts = Attempts(platform.node(), places, store, forkserver, on_change)
-        capacity = Capacity(settings.max_concurrency, self._per_image())
-        self.scheduler = Scheduler(self.owner, capacity, self.obstacle, self._attempt, on_change)
+        self.catalogue = catalogue(configuration, machine.look(places.state))
+        free_disk = partial(machine.free_disk_mib, places.state)
+        self.scheduler = Scheduler(
+            self.owner, self.catalogue.limits, free_disk, self._obstacle, self._attempt, on_change
+        )
         self.images = Images(self._image_changed)
-        cache = settings.run_dir / "probe.json"
+        cache = self._settings.run_dir / "probe.json"
         self.acceleration = Acceleration(self.hypervisor, cache, places, self.owner, self.scheduler.pump)
 
     @property
-    def image_names(self) -> list[str]:
-        return sorted(self._map.images)
+    def pending_limit(self) -> int:
+        return self._settings.pending_limit
+
+    def image_state(self, name: str) -> str:
+        """What a person is told of one image."""
+        return "not needed" if self.backend is Backend.NOOP else self.images.state(name)
 
     def start(self) -> None:
         if self.backend is not Backend.NOOP:
             self.images.start()
+        self.scheduler.pump()
 
     async def close(self) -> None:
         for task in self._tasks:
@@ -83,8 +88,55 @@ class Dispatch:
             await asyncio.wait(self._tasks)
         await self.images.close()
 
-    def obstacle(self, job: Job) -> str | None:
-        """Why a job cannot start, capacity apart."""
+    # Jobs
+
+    def add(self, job: Job) -> None:
+        """A job was accepted: it waits for its turn, and older ones of its concurrency group may have to go for it."""
+        if job.group is not None:
+            self._supersede(job)
+        self.scheduler.add(job)
+
+    def cancel(self, job_id: str, detail: str) -> bool:
+        """End a job, as soon as its guest let what it runs go; False if it is neither pending nor active."""
+        outcome = endings.cancelled(detail)
+        if job_id in self.scheduler.pending:
+            self._end_pending(job_id, outcome)
+            return True
+        active = self.scheduler.active.get(job_id)
+        if active is None or active.outcome is not None:
+            return False
+        log.info("job is being cancelled: %s", detail, extra={"job": job_id, "label": active.job.label})
+        active.stop(order.Stop(outcome))
+        return True
+
+    def reload(self, configuration: Configuration) -> None:
+        """Go on under another image map and other limits; a pending job that has no place under them ends."""
+        self._settings = configuration.settings
+        self.catalogue = catalogue(configuration, machine.look(self._places.state))
+        self.scheduler.limits = self.catalogue.limits
+        for job in list(self.scheduler.pending.values()):
+            try:
+                self.scheduler.pending[job.id] = self.catalogue.job(job.request, job.since, job.attempt)
+            except RequestError as error:
+                self._end_pending(job.id, endings.errored(error.cause, error.why))
+        self.images.fetch(configuration.image_map.by_urgency())
+        self.scheduler.pump()
+
+    def _supersede(self, newer: Job) -> None:
+        detail = f"superseded by job {newer.id} of the same concurrency group"
+        for job in list(self.scheduler.pending.values()):
+            if job.group == newer.group:
+                self.cancel(job.id, detail)
+        if newer.request.cancel_in_progress:
+            for active in list(self.scheduler.active.values()):
+                if active.job.group == newer.group:
+                    self.cancel(active.job.id, detail)
+
+    def _obstacle(self, job: Job) -> str | None:
+        """Why a job cannot start, labels and capacity apart."""
+        for active in self.scheduler.active.values() if job.group is not None else ():
+            if active.job.group == job.group:
+                return f"job {active.job.id[:8]} of the same concurrency group has not ended"
         if self.backend is Backend.NOOP:
             return None
         if job.image.name not in self.images.ready:
@@ -93,9 +145,12 @@ class Dispatch:
             return "it is being found out whether hardware acceleration works"
         return None
 
+    # Attempts
+
     async def _attempt(self, active: Active) -> None:
         hypervisor = self.acceleration.hypervisor
-        assert hypervisor is not None  # noqa: S101 - obstacle() said so
+        if hypervisor is None:
+            raise InternalError("a job was started before it is known how guests run")
         settings = self._settings
         limits = order.Limits(settings.boot_timeout, settings.job_timeout, settings.vm_shutdown_timeout)
         await self.attempts.run(active, Plan(self._vm(active), hypervisor, limits))
@@ -115,54 +170,38 @@ class Dispatch:
             nocloud=image.nocloud,
         )
 
+    # Images
+
     def _image_changed(self, name: str) -> None:
         if name in self.images.ready:
-            self._spawn(self.acceleration.find_out(self._forkserver, self._map.images[name], self.images.ready[name]))
+            image = self.catalogue.image_map.images.get(name)
+            if image is not None:
+                self._spawn(self.acceleration.find_out(self._forkserver, image, self.images.ready[name]))
             self.scheduler.pump()
         elif not self.wait_for_images:
-            self._spawn(self._give_up(name))
+            failed = self.images.failed[name]
+            outcome = endings.errored(failed.cause, f"{failed.why} ({failed.remedy})")
+            for job in list(self.scheduler.pending.values()):
+                if job.image.name == name:
+                    self._end_pending(job.id, outcome)
 
-    async def _give_up(self, name: str) -> None:
-        """End the jobs that wait for an image that failed."""
-        failed = self.images.failed[name]
-        outcome = Outcome(JobState.ERRORED, failed.cause, f"{failed.why} ({failed.remedy})")
-        for job in [job for job in self.scheduler.pending.values() if job.image.name == name]:
-            # It may have left while another one's end was stored.
-            if self.scheduler.pending.pop(job.id, None) is None:
-                continue
-            await self._store.change(
-                "finish",
-                job=job.id,
-                state=outcome.state.value,
-                cause=failed.cause.value,
-                detail=outcome.detail,
-                at=clock.wall(),
-            )
-            self.on_end(job.id, outcome)
+    def _end_pending(self, job_id: str, outcome: Outcome) -> None:
+        """End a job that waits: from now on it cannot start, and soon the store knows it."""
+        self._spawn(self._end(self.scheduler.pending.pop(job_id), outcome))
+
+    async def _end(self, job: Job, outcome: Outcome) -> None:
+        await endings.end(self._store, job.id, job.label, outcome)
+        self.on_end(job.id, outcome)
+        self._on_change()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = tasks.start(work, "dispatch")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _per_image(self) -> dict[str, int]:
-        """CAPACITY_MAP by image: an alias counts for what it resolves to, and of two figures the smaller holds."""
-        limits: dict[str, int] = {}
-        for label, limit in self._settings.capacity_map.items():
-            image = self._map.resolve(label)
-            if image is None:
-                log.debug("CAPACITY_MAP names a label that the image map does not have", extra={"label": label})
-            else:
-                limits[image.name] = min(limit, limits.get(image.name, limit))
-        return limits
 
-
-def _hypervisor(settings: Settings, backend: Backend, places: Places) -> order.Hypervisor:
+def _hypervisor(configuration: Configuration, backend: Backend, places: Places) -> order.Hypervisor:
     if backend is Backend.NOOP:
         return order.Hypervisor(backend, uri=str(places.noop))
+    settings = configuration.settings
     return order.Hypervisor(backend, settings.libvirt_uri, settings.libvirt_network, settings.libvirt_domain_type)
-
-
-def stopping(hurry: bool) -> order.Stop:
-    """What an attempt is told when its host stops: its job goes back and runs at the next start."""
-    return order.Stop(Outcome(JobState.ERRORED, Cause.HOST_STOPPING, "the supervisor was asked to stop"), hurry)

@@ -26,8 +26,14 @@ class Images:
         self.progress: dict[str, messages.Progress] = {}
 
     def fetch(self, images: Iterable[Image]) -> None:
-        """Before `start`: which images this host is to have, the most urgent first."""
+        """Which images this host is to have, the most urgent first.  Those that are ready stay so meanwhile."""
         self._configure = messages.Configure(tuple(images))
+        wanted = {image.name for image in self._configure.images}
+        for known in (self.ready, self.failed, self.progress):
+            for name in known.keys() - wanted:
+                del known[name]
+        if self._child.stream is not None:
+            self._on_start(self._child.stream)
 
     def start(self) -> None:
         self._child.start()

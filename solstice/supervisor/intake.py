@@ -9,52 +9,52 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 import uuid
+from collections import OrderedDict
 from collections.abc import Callable
 
 from solstice.broker.connection import Connection, Delivery
 from solstice.broker.deadletter import dead_letter
 from solstice.broker.publisher import NotConfirmed, Outgoing
 from solstice.broker.topology import DEAD_LETTERS, Topology
-from solstice.config.imagemap import ImageMap
-from solstice.errors import Cause, RequestError
+from solstice.errors import RequestError
 from solstice.host import clock
 from solstice.model import JobRequest
 from solstice.protocol import jobrequest
 from solstice.protocol.store import ErrorKind
 from solstice.supervisor import tasks
+from solstice.supervisor.catalogue import Catalogue
 from solstice.supervisor.jobs import Job
 from solstice.supervisor.store import Store, StoreRefused
+
+# Rejections that are kept in memory for whoever asks why.
+REMEMBERED = 1000
 
 log = logging.getLogger(__name__)
 
 
 class Intake:
-    """`on_job` is called with each job that is new; `on_change` after each stored event."""
+    """`catalogue()` is what this host offers now; `on_job` is called with each job that is new, `on_change` after each
+    stored event and whenever a delivery came or went."""
 
     def __init__(
-        self, image_map: ImageMap, store: Store, on_job: Callable[[Job], None], on_change: Callable[[], None]
+        self,
+        catalogue: Callable[[], Catalogue],
+        store: Store,
+        on_job: Callable[[Job], None],
+        on_change: Callable[[], None],
     ) -> None:
-        self._map = image_map
+        self._catalogue = catalogue
         self._store = store
         self._on_job = on_job
         self._on_change = on_change
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    def job(self, request: JobRequest, attempt: int = 1) -> Job:
-        """The job that a request describes on this host.  Raises `RequestError` if it can never run here."""
-        image = self._map.resolve(request.runs_on)
-        if image is None:
-            labels = ", ".join(self._map.labels())
-            raise RequestError(
-                f"runs_on: {request.runs_on} is no label of this host, which has {labels}", Cause.UNSCHEDULABLE
-            )
-        resources = self._map.resources(request.size, image)
-        return Job(request, request.runs_on or self._map.default_label, image, resources, attempt)
+        self._taking: dict[asyncio.Task[None], float] = {}
+        self._rejected: OrderedDict[str, str] = OrderedDict()
 
     async def accept(self, request: JobRequest) -> bool:
         """Store a request as a job; False if it was there before.  Raises `RequestError`."""
-        job = self.job(request)
+        job = self._catalogue().job(request, time.monotonic())
         document = jobrequest.to_document(request)
         try:
             answer = await self._store.change(
@@ -77,13 +77,31 @@ class Intake:
     def deliver(self, connection: Connection, topology: Topology, delivery: Delivery) -> None:
         """Take one delivery; returns at once."""
         task = tasks.start(self._take(connection, topology, delivery), "intake")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._taking[task] = time.monotonic()
+        task.add_done_callback(self._taken)
+        self._on_change()
+
+    @property
+    def taking(self) -> int:
+        """How many deliveries are not stored and acked yet."""
+        return len(self._taking)
+
+    def oldest(self) -> float:
+        """For how many seconds the oldest of them has been here; 0 if there is none."""
+        return time.monotonic() - next(iter(self._taking.values())) if self._taking else 0.0
+
+    def rejection(self, message_id: str) -> str | None:
+        """Why one of the last requests was not accepted; None if none of that id was rejected."""
+        return self._rejected.get(message_id)
 
     async def settled(self, timeout: float) -> None:
         """Wait until every delivery that was taken is stored and acked, at most `timeout` seconds."""
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=timeout)
+        if self._taking:
+            await asyncio.wait(self._taking, timeout=timeout)
+
+    def _taken(self, task: asyncio.Task[None]) -> None:
+        del self._taking[task]
+        self._on_change()
 
     async def _take(self, connection: Connection, topology: Topology, delivery: Delivery) -> None:
         try:
@@ -100,6 +118,7 @@ class Intake:
         self, connection: Connection, topology: Topology, delivery: Delivery, error: RequestError
     ) -> None:
         request_id = _uuid(delivery.message_id)
+        self._remember(delivery.message_id, f"{error.why} [{error.cause}]")
         message_id = delivery.message_id or str(uuid.uuid4())
         body, headers = dead_letter(delivery.body, delivery.headers, error.cause, error.why, delivery.message_id)
         queue = topology.dead_letter_queue
@@ -111,6 +130,11 @@ class Intake:
             )
         log.warning("request rejected: %s", error.cause, extra={"message_id": message_id, "detail": error.why})
         self._on_change()
+
+    def _remember(self, message_id: str, why: str) -> None:
+        self._rejected[message_id] = why
+        if len(self._rejected) > REMEMBERED:
+            self._rejected.popitem(last=False)
 
 
 def _uuid(text: str) -> str | None:

@@ -2,32 +2,49 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from solstice.lifecycle import Phase
 from solstice.model import AttemptId, Image, JobRequest, Outcome, Resources
 from solstice.protocol.order import Stop
+from solstice.supervisor.capacity import Claim
 from solstice.supervisor.children import Worker
+
+_BOOTING = (Phase.PREPARING, Phase.BOOTING)
 
 
 @dataclass
 class Job:
-    """An accepted job.  `attempt` is the number that its next attempt will have."""
+    """An accepted job.  `since` is when it was accepted, in monotonic seconds; `attempt` the number of its next one."""
 
     request: JobRequest
     label: str
     image: Image
     resources: Resources
+    since: float
     attempt: int = 1
 
     @property
     def id(self) -> str:
         return self.request.request_id
 
+    @property
+    def claim(self) -> Claim:
+        return Claim(self.image.name, self.resources)
+
+    @property
+    def group(self) -> tuple[str, str] | None:
+        """The concurrency group: one repository cannot cancel another's jobs by naming their group."""
+        name = self.request.concurrency_group
+        return (self.request.repo_url, name) if name else None
+
 
 @dataclass
 class Active:
-    """An attempt that is not done: it counts against capacity until the host is free of it."""
+    """An attempt that is not done: it counts against capacity until the host is free of it.
+
+    `since` is when it began, in monotonic seconds.
+    """
 
     job: Job
     id: AttemptId
@@ -37,8 +54,17 @@ class Active:
     worker: Worker | None = field(default=None, repr=False)
     stopping: Stop | None = None
 
+    @property
+    def is_booting(self) -> bool:
+        return self.phase in _BOOTING
+
     def stop(self, stop: Stop) -> None:
-        """End this attempt; also right if its worker is not there yet, or is at its end."""
+        """End this attempt; also right if its worker is not there yet, or is at its end.
+
+        The first reason stays: a job that was cancelled does not come back because its host stops as well.
+        """
+        if self.stopping is not None:
+            stop = replace(stop, outcome=self.stopping.outcome)
         self.stopping = stop
         if self.worker is not None:
             self.worker.stop(stop)

@@ -1,13 +1,16 @@
 """Publishes what waits in the store's outbox, and deletes it when the broker has confirmed.
 
-At least once: what was confirmed but not yet deleted when something died is published again, with the same message
-id.  While the broker is away the events wait in the store and nothing of them is in memory.
+At least once, and in order for each job: what was confirmed but not yet deleted when something died is published
+again, with the same message id.  While the broker is away the events wait in the store, and nothing of them is in
+memory.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
+from collections.abc import Iterable
 
 from solstice.broker.connection import Broker, Connection
 from solstice.broker.publisher import NotConfirmed, Outgoing
@@ -17,6 +20,8 @@ from solstice.supervisor.store import Store, StoreRefused
 
 PAGE = 100
 RETRY_DELAY = 1.0
+
+Event = dict[str, str]
 
 log = logging.getLogger(__name__)
 
@@ -61,13 +66,25 @@ class Outbox:
     async def _flush(self) -> None:
         """Publish everything.  Raises `NotConfirmed`, `StoreRefused`."""
         while self._connection.state is Broker.UP:
-            events = (await self._store.ask("outbox", limit=PAGE))["events"]
+            events = _first_of_each((await self._store.ask("outbox", limit=PAGE))["events"])
             if not events:
                 return
-            # Tasks begin in order, and each has handed its message to the one channel before it first waits.
-            await asyncio.gather(*(self._publish(event) for event in events))
-            await self._store.ask("sent", message_ids=[event["message_id"] for event in events])
+            results = await asyncio.gather(*(self._publish(event) for event in events), return_exceptions=True)
+            ended = list(zip(events, results, strict=True))
+            await self._store.ask("sent", message_ids=[event["message_id"] for event, error in ended if error is None])
+            for _event, error in ended:
+                if error is not None:
+                    raise error
 
-    async def _publish(self, event: dict[str, str]) -> None:
+    async def _publish(self, event: Event) -> None:
         body = event["body"].encode()
         await self._connection.publish(Outgoing(EVENTS, event["routing_key"], body, event["message_id"]))
+
+
+def _first_of_each(events: Iterable[Event]) -> list[Event]:
+    """Of each job the oldest event: the next is published when it is confirmed, so that no loss can swap the two."""
+    first: dict[str, Event] = {}
+    for event in events:
+        body = json.loads(event["body"])
+        first.setdefault(body.get("job_id") or event["message_id"], event)
+    return list(first.values())

@@ -15,10 +15,10 @@ from solstice.host.places import Places
 from solstice.lifecycle import JobState, Phase
 from solstice.protocol import jobrequest, order, reports
 from solstice.protocol.lines import Message
+from solstice.supervisor import endings
 from solstice.supervisor.children import errand
+from solstice.supervisor.dispatch import Dispatch
 from solstice.supervisor.forkclient import ForkServer
-from solstice.supervisor.intake import Intake
-from solstice.supervisor.scheduler import Scheduler
 from solstice.supervisor.store import Store
 
 SWEEP_TIMEOUT = 120.0
@@ -37,7 +37,7 @@ async def sweep(forkserver: ForkServer, hypervisor: order.Hypervisor, owner: str
         log.warning("removed what an earlier run left behind", extra={"name": name})
 
 
-async def recover(store: Store, intake: Intake, scheduler: Scheduler) -> None:
+async def recover(store: Store, dispatch: Dispatch) -> None:
     """Bring the store's open jobs and attempts to where they can go on from."""
     after, more = 0, True
     while more:
@@ -45,7 +45,7 @@ async def recover(store: Store, intake: Intake, scheduler: Scheduler) -> None:
         for attempt in page["attempts"]:
             await _close(store, attempt)
         for row in page["jobs"]:
-            await _resume(store, intake, scheduler, row)
+            await _resume(store, dispatch, row)
             after = row["seq"]
         more = page["more"]
 
@@ -58,28 +58,16 @@ async def _close(store: Store, attempt: Message) -> None:
     await store.change("phase", **key, phase=Phase.DONE.value)
 
 
-async def _resume(store: Store, intake: Intake, scheduler: Scheduler, row: Message) -> None:
+async def _resume(store: Store, dispatch: Dispatch, row: Message) -> None:
     if row["state"] == JobState.RUNNING.value:
-        await _end(store, row, Cause.HOST_LOST, "the supervisor ended while the job ran")
+        lost = endings.errored(Cause.HOST_LOST, "the supervisor ended while the job ran")
+        await endings.end(store, row["id"], row["label"], lost, row["next_attempt"] - 1)
         return
     try:
-        job = intake.job(jobrequest.validate(row["request"]), row["next_attempt"])
+        request = jobrequest.validate(row["request"])
+        job = dispatch.catalogue.job(request, clock.monotonic_of(row["accepted_at"]), row["next_attempt"])
     except RequestError as error:
-        # The image map has changed since the job was accepted, and its label is gone.
-        await _end(store, row, error.cause, error.why)
+        # The image map has changed since the job was accepted: its label is gone, or its size.
+        await endings.end(store, row["id"], row["label"], endings.errored(error.cause, error.why))
         return
-    scheduler.pending[job.id] = job
-
-
-async def _end(store: Store, row: Message, cause: Cause, detail: str) -> None:
-    attempt = row["next_attempt"] - 1 if row["state"] == JobState.RUNNING.value else 0
-    log.warning("job ends: %s", detail, extra={"job": row["id"], "cause": cause.value})
-    await store.change(
-        "finish",
-        job=row["id"],
-        attempt=attempt,
-        state=JobState.ERRORED.value,
-        cause=cause.value,
-        detail=detail,
-        at=clock.wall(),
-    )
+    dispatch.scheduler.pending[job.id] = job

@@ -1,72 +1,94 @@
 """The pending and the active jobs of this host, and the one pass that starts whatever may start.
 
-`pump` is level-triggered: it looks at what there is and not at what happened, so it may be called at any time, and too
-often does no harm.  A job that has to wait never blocks one behind it that need not.
+`pump` is level-triggered: the pass looks at what there is and not at what happened, so it may be asked for at any
+time, and too often does no harm.  What is decided stands in turns.py and capacity.py; here are the jobs, the clock
+and the tasks.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Coroutine
 
-from solstice.host import clock
 from solstice.model import AttemptId
-from solstice.supervisor.capacity import Capacity
+from solstice.supervisor.capacity import Limits, Obstacle, Resource, Usage
 from solstice.supervisor.jobs import Active, Job
+from solstice.supervisor.labels import Labels
+from solstice.supervisor.turns import Turns, consider
+
+# Free disk, and what reservations make of time, change without an event.
+LOOK_AGAIN = 5.0
 
 log = logging.getLogger(__name__)
 
 
 class Scheduler:
-    """`gate(job)` says why a job cannot start, capacity apart, or None; `run(active)` is one attempt.
+    """`gate(job)` says why a job cannot start, labels and capacity apart, or None; `run(active)` is one attempt.
 
-    `on_change` is called whenever a job came, started or ended.
+    `free_disk()` is in MiB.  `on_change` is called whenever a job came, started or ended.
     """
 
     def __init__(
         self,
         owner: str,
-        capacity: Capacity,
+        limits: Limits,
+        free_disk: Callable[[], int],
         gate: Callable[[Job], str | None],
         run: Callable[[Active], Coroutine[None, None, None]],
         on_change: Callable[[], None],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._owner = owner
-        self._capacity = capacity
+        self._clock = clock
+        self._free_disk = free_disk
         self._gate = gate
         self._run = run
         self._on_change = on_change
         self._tasks: set[asyncio.Task[None]] = set()
+        self._next: asyncio.TimerHandle | asyncio.Handle | None = None
+        self._next_is_now = False
         self._open = True
+        self.limits = limits
+        self.labels = Labels()
+        self.turns = Turns()
         self.pending: dict[str, Job] = {}
         self.active: dict[str, Active] = {}
-
-    @property
-    def total(self) -> int:
-        return self._capacity.total
 
     def add(self, job: Job) -> None:
         """A job was accepted."""
         self.pending[job.id] = job
         self.pump()
 
-    def obstacle(self, job: Job) -> str | None:
-        """Why a pending job does not run."""
-        running = [active.job.image.name for active in self.active.values()]
-        return self._gate(job) or self._capacity.obstacle(job.image.name, running)
-
     def pump(self) -> None:
-        """Start every pending job that may start, the oldest first."""
-        if self._open:
-            for job in list(self.pending.values()):
-                if self.obstacle(job) is None:
-                    self._start(job)
-        self._on_change()
+        """Start every pending job that may start, in their turn; soon, and once for all who ask until then."""
+        if not self._next_is_now:
+            self._cancel_next()
+            self._next_is_now = True
+            self._next = asyncio.get_running_loop().call_soon(self._pass)
+
+    def usage(self) -> Usage:
+        """What is taken now."""
+        usage = Usage(self.limits, self._free_disk())
+        for active in self.active.values():
+            usage.add(active.job.claim, booting=active.is_booting)
+        return usage
+
+    def places(self) -> list[tuple[Job, Obstacle | None]]:
+        """Every pending job in its turn with what it waits for, changing nothing; None: the next pass starts it."""
+        now = self._clock()
+        return list(consider(self.pending.values(), self._running(), self.usage(), self.gate, self.turns.copy(), now))
+
+    def gate(self, job: Job) -> Obstacle | None:
+        """What keeps a job, capacity apart."""
+        text = self.labels.obstacle(job.image.name, self._clock()) or self._gate(job)
+        return Obstacle(Resource.OTHER, text) if text else None
 
     def close(self) -> None:
         """Start nothing any more."""
         self._open = False
+        self._cancel_next()
 
     async def idle(self, timeout: float) -> bool:
         """True when no attempt is left within `timeout` seconds."""
@@ -74,19 +96,53 @@ class Scheduler:
             await asyncio.wait(self._tasks, timeout=timeout)
         return not self._tasks
 
-    def _start(self, job: Job) -> None:
+    def _running(self) -> list[Job]:
+        return [active.job for active in self.active.values()]
+
+    def _cancel_next(self) -> None:
+        if self._next is not None:
+            self._next.cancel()
+        self._next, self._next_is_now = None, False
+
+    def _pass(self) -> None:
+        self._next, self._next_is_now = None, False
+        if self._open and self.pending:
+            now = self._clock()
+            self._start_what_may(now)
+            wake = min(self.labels.next_change(now) or now + LOOK_AGAIN, now + LOOK_AGAIN)
+            self._next = asyncio.get_running_loop().call_later(wake - now, self.pump)
+        self._on_change()
+
+    def _start_what_may(self, now: float) -> None:
+        usage = self.usage()
+        if usage.full() is not None:
+            return
+        decisions = consider(list(self.pending.values()), self._running(), usage, self.gate, self.turns, now)
+        for job, obstacle in decisions:
+            if obstacle is None:
+                self._start(job, now)
+            elif obstacle.is_everybodys:
+                break
+        jobs = [*self.pending.values(), *self._running()]
+        self.turns.forget({job.request.repo_url for job in jobs}, self.pending)
+
+    def _start(self, job: Job, now: float) -> None:
         del self.pending[job.id]
-        active = Active(job, AttemptId(self._owner, job.id, job.attempt), since=clock.wall())
+        active = Active(job, AttemptId(self._owner, job.id, job.attempt), since=now)
         self.active[job.id] = active
+        self.labels.started(job.image.name, job.id)
         task = asyncio.create_task(self._run(active), name=active.id.name)
         self._tasks.add(task)
         task.add_done_callback(lambda task: self._ended(active, task))
 
     def _ended(self, active: Active, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
+        job = active.job
         if not task.cancelled() and task.exception() is not None:
             # What this job left is unknown, so its slot stays taken; the next start finds it in the store.
-            log.critical("attempt lost by a fault of Solstice", extra={"job": active.job.id}, exc_info=task.exception())
+            log.critical("attempt lost by a fault of Solstice", extra={"job": job.id}, exc_info=task.exception())
             return
-        del self.active[active.job.id]
+        del self.active[job.id]
+        if active.outcome is not None:
+            self.labels.ended(job.image.name, job.id, active.outcome, self._clock())
         self.pump()

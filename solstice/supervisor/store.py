@@ -40,6 +40,7 @@ class Store:
         self._asked: dict[int, tuple[Message, asyncio.Future[Any]]] = {}
         self._first: asyncio.Future[Message]
         self._configured = False
+        self._trouble = ""
         self._child = Child("solstice.store", self._on_start, self._on_message, self._on_end)
 
     async def open(self) -> None:
@@ -58,6 +59,13 @@ class Store:
     async def close(self) -> None:
         await self._child.close()
 
+    @property
+    def state(self) -> str:
+        """How it is, in words for people."""
+        if not self._configured:
+            return "not answering: its process is being started again"
+        return self._trouble or "ok"
+
     async def ask(self, op: str, **fields: Any) -> Any:
         """The result of one operation.  Raises `StoreRefused`."""
         number = next(self._ids)
@@ -71,10 +79,13 @@ class Store:
         delay = FIRST_DELAY
         while True:
             try:
-                return await self.ask(op, **fields)
+                result = await self.ask(op, **fields)
+                self._trouble = ""
+                return result
             except StoreRefused as refused:
                 if refused.kind is not ErrorKind.DATABASE:
                     raise
+                self._trouble = f"does not take changes: {refused.why}"
                 if delay == FIRST_DELAY:
                     log.error("the database does not take changes; trying again: %s", refused.why)
             await asyncio.sleep(delay)

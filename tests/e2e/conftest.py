@@ -23,6 +23,21 @@ def noop(reachable: Path, vhost: str) -> Iterator[Service]:
 
 
 @pytest.fixture
+def host(reachable: Path, vhost: str) -> Iterator[Make]:
+    """Makes started services that run nothing; settings as keyword arguments."""
+    made: list[Service] = []
+
+    def make_one(**environment: str) -> Service:
+        made.append(Service(reachable, vhost, None, **environment))
+        made[-1].start()
+        return made[-1]
+
+    yield make_one
+    for service in made:
+        service.close()
+
+
+@pytest.fixture
 def make(reachable: Path, vhost: str, libvirtd: Libvirtd, tiny_image: Path) -> Iterator[Make]:
     """Makes services on libvirt with the tiny guest, not started; settings as keyword arguments."""
     made: list[Service] = []
