@@ -65,9 +65,9 @@ class Broker:
             user=self.user,
             password=self.password,
             tls_port=self._tls_port,
-            ca=self.authority.ca,
-            cert=server.cert,
-            key=server.key,
+            ca=self._seen(self.authority.ca),
+            cert=self._seen(server.cert),
+            key=self._seen(server.key),
         )
         (self._folder / "rabbitmq.conf").write_text(text)
         (self._folder / "env.conf").touch()
@@ -136,11 +136,16 @@ class Broker:
     def _node(self) -> str:
         return f"solstice-tests-{self.port}@localhost"
 
+    def _seen(self, path: Path) -> Path:
+        """What the node calls a file of ours."""
+        return self._root.seen(self._folder) / path.relative_to(self._folder)
+
     def _environment(self) -> dict[str, str]:
-        folder = str(self._root.seen(self._folder))
+        folder = str(self._seen(self._folder))
         return {
             **os.environ,
             "HOME": folder,  # the cookie that node and rabbitmqctl share
+            "ERL_CRASH_DUMP": f"{folder}/crash.dump",
             "ERL_EPMD_PORT": str(self._epmd_port),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
             "RABBITMQ_NODENAME": self._node,

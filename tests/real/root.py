@@ -1,7 +1,7 @@
 """Where a server's programs are: this host, or a root of another Debian.
 
 A program in a root sees one folder of the host, at `/mnt`.  What is mounted for that stands in a mount namespace that
-ends with the last process in it; the root itself is not written to, and any number of servers may run from it.
+ends with the last process in it; the root itself is read-only, and any number of servers may run from it.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ _SEEN = Path("/mnt")
 _ENTER = """\
 root=$1 folder=$2
 shift 2
+mount --bind "$root" "$root"
+mount -o remount,bind,ro "$root"
 mount --rbind /proc "$root/proc"
 mount --rbind /dev "$root/dev"
 mount --bind "$folder" "$root/mnt"
