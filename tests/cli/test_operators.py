@@ -22,7 +22,8 @@ Answering = Callable[..., Supervisor]
 
 COMMANDS = [
     (["status"], "status", {}, STATUS),
-    (["jobs", "-n", "3"], "jobs", {"limit": 3}, [FAILED["job"]]),
+    (["jobs"], "jobs", {"limit": 20, "state": None}, []),
+    (["jobs", "-n", "3", "--state", "failed"], "jobs", {"limit": 3, "state": "failed"}, [FAILED["job"]]),
     (["show", "7f3a"], "job", {"job": "7f3a"}, FAILED),
     (["why", "7f3a"], "why", {"job": "7f3a"}, WAITS),
     (["cancel", "7f3a"], "cancel", {"job": "7f3a"}, {"job": JOB, "state": "running"}),

@@ -114,6 +114,8 @@ def test_status_jobs_and_top_show_what_the_host_does(serve: Make) -> None:
         (running, "running"),
     ]
     assert [job["id"] for job in asked(service, "jobs", "--limit", "1")] == [pending]
+    assert [job["id"] for job in asked(service, "jobs", "--state", "running")] == [running]
+    assert pending[:8] not in told(service, "jobs", "--state", "running")
     assert "running" in told(service, "jobs")
 
 
