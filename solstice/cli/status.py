@@ -55,7 +55,7 @@ def _capacity(capacity: dict[str, Any]) -> Iterator[tuple[str, ...]]:
     slots, booting, cpus = capacity["slots"], capacity["booting"], capacity["cpus"]
     memory, disk, pending = capacity["memory_mib"], capacity["disk_mib"], capacity["pending"]
     yield "slots", str(slots["used"]), str(slots["limit"]), "MAX_CONCURRENCY"
-    yield "booting", str(booting["used"]), str(booting["limit"]), "MAX_BOOTING"
+    yield "VMs booting", str(booting["used"]), str(booting["limit"]), "MAX_BOOTING"
     yield "CPUs", f"{cpus['used']:g}", f"{cpus['limit']:g}", "CPU_OVERCOMMIT"
     yield "memory", size(memory["used"]), size(memory["limit"]), "MEMORY_RESERVE"
     room = max(0, disk["free"] - disk["floor"])

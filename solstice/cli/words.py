@@ -14,7 +14,7 @@ import click
 _COLOURS = {
     "green": ("running", "succeeded", "up", "ready", "ok", "taking jobs"),
     "yellow": ("accepted", "preparing", "booting", "collecting", "held", "cleaning", "cancelled", "blocked", "paused"),
-    "red": ("failed", "errored", "timed_out", "down", "quarantine"),
+    "red": ("failed", "errored", "timed_out", "down"),
 }
 _UNITS = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
 _COLOUR_OF = {word: colour for colour, words in _COLOURS.items() for word in words}
