@@ -15,31 +15,32 @@ import click
 
 from solstice import __version__
 from solstice.cli import exits
+from solstice.cli.follow import reader_may_leave
 from solstice.errors import InternalError, SolsticeError
 
-_COMMANDS = {
-    "dead-letters": "list, show and send again what was refused",
-    "cancel": "end a job that waits or runs",
-    "drain": "take no new jobs, finish what was accepted",
-    "enqueue": "send a job request to the broker",
-    "jobs": "list the jobs of this host",
-    "logs": "show the log of a job",
-    "pause": "start no more jobs, of a label or at all",
-    "resume": "start jobs again, of a label or of the host",
-    "run": "run one job on this machine, without a broker",
-    "serve": "take jobs from the broker and run them",
-    "show": "show all that is known of one job",
-    "status": "show what this host does now",
-    "top": "show live what this host does",
-    "why": "say what a job waits for",
-}
+_COMMANDS = (
+    "cancel",
+    "dead-letters",
+    "drain",
+    "enqueue",
+    "jobs",
+    "logs",
+    "pause",
+    "resume",
+    "run",
+    "serve",
+    "show",
+    "status",
+    "top",
+    "why",
+)
 
 
 class _Lazy(click.Group):
     """Imports a command when it is used: `solstice jobs` need not wait for the broker's and supervisor's modules."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted(_COMMANDS)
+        return list(_COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
@@ -47,6 +48,11 @@ class _Lazy(click.Group):
         name = cmd_name.replace("-", "_")
         command: click.Command = getattr(importlib.import_module(f"solstice.cli.{name}"), name)
         return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """A reader that leaves our output early, as `head` does, is no error."""
+        with reader_may_leave():
+            return super().invoke(ctx)
 
 
 @click.command(cls=_Lazy)
@@ -64,10 +70,6 @@ def main() -> None:
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(exits.INTERRUPTED)
-    except BrokenPipeError:
-        # The reader of our output has left, as `head` does; the interpreter must not try to flush to it again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
     except SolsticeError as error:
         click.echo(f"solstice: {error}", err=True)
         sys.exit(error.exit_code)

@@ -74,7 +74,7 @@ class Limits:
     def impossible(self, wanted: Resources) -> str | None:
         """Why not even an empty host could run this; None if it could."""
         if wanted.cpus > self.cpus:
-            return f"it wants {wanted.cpus} CPUs, and this host gives {self.cpus:g} at most (CPU_OVERCOMMIT)"
+            return f"it wants CPUs: {wanted.cpus}, and this host gives {self.cpus:g} at most (CPU_OVERCOMMIT)"
         if wanted.memory_mib > self.memory_mib:
             return f"it wants {wanted.memory_mib} MiB, and this host gives {self.memory_mib} at most (MEMORY_RESERVE)"
         if wanted.disk_gib * _MIB_PER_GIB + self.disk_floor_mib > self.disk_mib:
@@ -125,10 +125,10 @@ class Usage:
             return full
         limit = limits.per_image.get(image, limits.slots)
         if self.per_image[image] >= limit:
-            return Obstacle(Resource.LABEL, f"all {limit} slots of {image} are taken (CAPACITY_MAP)")
+            return Obstacle(Resource.LABEL, f"all slots of {image} are taken, {limit} (CAPACITY_MAP)")
         if self.cpus + wanted.cpus > limits.cpus:
             free = max(0.0, limits.cpus - self.cpus)
-            text = f"it wants {wanted.cpus} CPUs, {free:g} of {limits.cpus:g} are free{self._reserved_for}"
+            text = f"it wants CPUs: {wanted.cpus}, {free:g} of {limits.cpus:g} are free{self._reserved_for}"
             return Obstacle(Resource.CPUS, f"{text} (CPU_OVERCOMMIT)")
         if self.memory_mib + wanted.memory_mib > limits.memory_mib:
             left = max(0, limits.memory_mib - self.memory_mib)
@@ -140,9 +140,9 @@ class Usage:
         """Why no VM at all may start; None if one may, its size and label apart."""
         limits = self._limits
         if self.slots >= limits.slots:
-            return Obstacle(Resource.SLOTS, f"all {limits.slots} slots of this host are taken (MAX_CONCURRENCY)")
+            return Obstacle(Resource.SLOTS, f"all slots of this host are taken, {limits.slots} (MAX_CONCURRENCY)")
         if self.booting >= limits.booting:
-            return Obstacle(Resource.BOOTING, f"{self.booting} VMs are booting already (MAX_BOOTING)")
+            return Obstacle(Resource.BOOTING, f"as many VMs boot as may, {limits.booting} (MAX_BOOTING)")
         return None
 
     def _disk_obstacle(self, wanted_mib: int) -> Obstacle | None:

@@ -11,7 +11,7 @@ import contextlib
 import logging
 import os
 import shutil
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from solstice.protocol.lines import BadLine, Lines, Message, encode
 VERSION = 1
 # Whose members may steer the host, besides its own user and root.
 GROUP = "solstice"
+# A client that has closed its end and is owed an answer for so many seconds does not wait for it.
+LEFT_AFTER = 1.0
 _CHUNK = 1 << 16
 
 Command = Callable[[Message], Awaitable[Any]]
@@ -74,8 +76,19 @@ class Control:
         lines = Lines()
         while data := await reader.read(_CHUNK):
             for message in lines.feed(data):
-                writer.write(encode(await self._answer(message)))
+                writer.write(encode(await self._unless_left(reader, self._answer(message))))
                 await writer.drain()
+
+    async def _unless_left(self, reader: asyncio.StreamReader, answering: Coroutine[Any, Any, Message]) -> Message:
+        """An answer that takes long, unless nobody waits for it any more.  Raises `ConnectionError`."""
+        answer = asyncio.create_task(answering)
+        try:
+            while not (await asyncio.wait({answer}, timeout=LEFT_AFTER))[0]:
+                if reader.at_eof():
+                    raise ConnectionAbortedError("it left before the answer")
+            return await answer
+        finally:
+            answer.cancel()
 
     async def _answer(self, message: Message) -> Message:
         command = self._commands.get(str(message.get("cmd")))

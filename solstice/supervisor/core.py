@@ -193,10 +193,12 @@ class Supervisor:
             await asyncio.sleep(self._notifier.watchdog / 2)
 
     async def _drain(self, doors: Doors) -> None:
-        await self._draining.wait()
-        doors.steering.begin_drain()
-        await doors.steering.drained()
-        self.stop()
+        while not self._stopping.is_set():
+            await self._draining.wait()
+            self._draining.clear()
+            doors.steering.begin_drain()
+            if await doors.steering.drained():
+                self.stop()
 
     async def _end(self) -> None:
         if self._doors is not None:

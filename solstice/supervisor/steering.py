@@ -31,7 +31,7 @@ class Steering:
         self._valve = valve
         self._view = view
         self._kept = kept
-        self._drained = asyncio.Event()
+        self._over = asyncio.Event()
         self._restore()
 
     async def cancel(self, asked: Message) -> Any:
@@ -55,40 +55,43 @@ class Steering:
         labels, image = self._dispatch.scheduler.labels, self._image(asked)
         if image is None:
             labels.all_paused = self._valve.draining = False
+            self._over.set()
         else:
             labels.resume(image)
         return self._changed("resumed", image)
 
     async def drain(self, asked: Message) -> Any:
-        """Take nothing new and finish what was accepted; with `wait`, answer when that is done."""
+        """Take nothing new and finish what was accepted; with `wait`, answer when that is done.
+
+        Raises `UsageError` if somebody resumes the host meanwhile.
+        """
         self.begin_drain()
-        if asked.get("wait"):
-            await self._drained.wait()
+        if asked.get("wait") and not await self.drained():
+            raise UsageError("the drain was undone", "somebody resumed this host", "drain it again")
         scheduler = self._dispatch.scheduler
         return {"active": len(scheduler.active), "pending": len(scheduler.pending)}
 
     def begin_drain(self) -> None:
         log.info("draining: nothing new is taken, what was accepted is finished")
+        self._over.clear()
         self._valve.draining = True
         self._valve.look()
         self.look()
 
-    async def drained(self) -> None:
-        """Return when nothing of a drain is left to do."""
-        await self._drained.wait()
+    async def drained(self) -> bool:
+        """Wait until nothing of a drain is left to do; False if it was undone."""
+        await self._over.wait()
+        return self._valve.draining
 
     def look(self) -> None:
         """Something changed: is the drain done?  Jobs that are paused do not hold it up; they wait in the store."""
         if not self._valve.draining:
-            self._drained.clear()
             return
         scheduler = self._dispatch.scheduler
         labels = scheduler.labels
         waiting = [job for job in scheduler.pending.values() if job.image.name not in labels.paused]
         if not scheduler.active and (labels.all_paused or not waiting):
-            self._drained.set()
-        else:
-            self._drained.clear()
+            self._over.set()
 
     def _image(self, asked: Message) -> str | None:
         """The image of the label that was named; None if none was.  Raises `UsageError` for an unknown one."""

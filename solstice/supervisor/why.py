@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 from solstice.errors import UsageError
+from solstice.lifecycle import JobState
 from solstice.protocol.lines import Message
 from solstice.supervisor.dispatch import Dispatch
 from solstice.supervisor.forecast import Forecast, Running
@@ -41,6 +42,8 @@ class Why:
             return self._of_pending(job, durations)
         if active is not None:
             return _answer(job, row["state"], f"it is not waiting: attempt {active.id.attempt} is {active.phase}")
+        if not JobState(row["state"]).is_terminal:
+            return _answer(job, row["state"], "it is not waiting: it has just started, or is about to end")
         ended = f"{row['detail']} [{row['cause']}]" if row["cause"] else "it did what it should"
         return _answer(job, row["state"], f"it has ended: {ended}")
 

@@ -122,7 +122,7 @@ class Life:
 
     def _clean(self) -> None:
         if self._hypervisor is not None:
-            if self._is_worth_asking():
+            if self._hypervisor.carries_guest and self._is_worth_asking():
                 self._shut_down(self._hypervisor)
             self._hypervisor.destroy(self._vm.id)
             self._hypervisor.remove(self._vm.id, self._vm.directory)

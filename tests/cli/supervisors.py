@@ -139,7 +139,7 @@ STATUS: dict[str, Any] = {
             "priority": 7,
             "seconds": 3.04,
             "resource": "booting",
-            "why": "1 VMs are booting already (MAX_BOOTING)",
+            "why": "as many VMs boot as may, 1 (MAX_BOOTING)",
         }
     ],
 }
@@ -208,7 +208,7 @@ FAILED: dict[str, Any] = {
 WAITS: dict[str, Any] = {
     "job": JOB,
     "state": "accepted",
-    "why": "all 2 slots of this host are taken (MAX_CONCURRENCY)",
+    "why": "all slots of this host are taken, 2 (MAX_CONCURRENCY)",
     "place": 3,
     "resource": "slots",
     "starts_in": 40.4,

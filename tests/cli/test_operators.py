@@ -102,7 +102,7 @@ def test_status_shows_host_capacity_labels_and_jobs() -> None:
         "7f3a91c2  debian  1        booting  3 min 12 s  4711",
         "",
         "PLACE  JOB       LABEL   PRIORITY  AGE    WAITS FOR",
-        "1      19be04d7  debian  7         3.0 s  1 VMs are booting already (MAX_BOOTING)",
+        "1      19be04d7  debian  7         3.0 s  as many VMs boot as may, 1 (MAX_BOOTING)",
         "… and 1 more",
     ]
 
@@ -171,10 +171,10 @@ def test_show_of_a_job_that_runs_or_never_ran_says_for_how_long() -> None:
 @pytest.mark.parametrize(
     ("changed", "first", "estimate"),
     [
-        ({}, "capacity (slots): all 2 slots of this host are taken (MAX_CONCURRENCY)", "it starts in about 40 s"),
+        ({}, "capacity (slots): all slots of this host are taken, 2 (MAX_CONCURRENCY)", "it starts in about 40 s"),
         (
-            {"resource": "booting", "why": "4 VMs are booting already (MAX_BOOTING)", "starts_in": None},
-            "capacity (booting): 4 VMs are booting already (MAX_BOOTING)",
+            {"resource": "booting", "why": "as many VMs boot as may, 4 (MAX_BOOTING)", "starts_in": None},
+            "capacity (booting): as many VMs boot as may, 4 (MAX_BOOTING)",
             "no estimate yet",
         ),
         (

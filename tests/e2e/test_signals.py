@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -126,3 +127,17 @@ def test_systemd_hears_of_readiness_state_reload_and_stop(host: Make, tmp_path: 
         hear("READY=1")
         service.process.send_signal(signal.SIGTERM)
         hear("STOPPING=1")
+
+
+def test_a_drain_that_is_undone_takes_jobs_again_and_tells_who_waited(host: Make) -> None:
+    service = host()
+    job = lasting(service, 600)
+    service.said(rf"attempt is running .*job={job}")
+    with ThreadPoolExecutor() as pool:
+        waiting_for_it = pool.submit(service.command, "drain", "--wait")
+        service.said("draining")
+        service.ask("resume")
+        done = waiting_for_it.result(60)
+    assert done.returncode == 1
+    assert "the drain was undone" in done.stderr
+    assert service.outcome("true")["state"] == "succeeded"

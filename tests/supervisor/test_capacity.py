@@ -28,10 +28,15 @@ def used(limits: Limits, *claims: Claim, booting: bool = False, free: int = PLEN
 @pytest.mark.parametrize(
     ("usage", "wanted", "resource", "text"),
     [
-        (used(LIMITS, *[Claim("b", SMALL)] * 4), SMALL, Resource.SLOTS, "all 4 slots of this host are taken"),
-        (used(LIMITS, *[Claim("a", SMALL)] * 2), SMALL, Resource.LABEL, "all 2 slots of a are taken"),
-        (used(LIMITS, *[Claim("b", SMALL)] * 3, booting=True), SMALL, Resource.BOOTING, "3 VMs are booting already"),
-        (used(LIMITS, Claim("b", Resources(7, 1024))), Resources(2, 1), Resource.CPUS, "wants 2 CPUs, 1 of 8 are free"),
+        (used(LIMITS, *[Claim("b", SMALL)] * 4), SMALL, Resource.SLOTS, "all slots of this host are taken, 4"),
+        (used(LIMITS, *[Claim("a", SMALL)] * 2), SMALL, Resource.LABEL, "all slots of a are taken, 2"),
+        (used(LIMITS, *[Claim("b", SMALL)] * 3, booting=True), SMALL, Resource.BOOTING, "as many VMs boot as may, 3"),
+        (
+            used(LIMITS, Claim("b", Resources(7, 1024))),
+            Resources(2, 1),
+            Resource.CPUS,
+            "wants CPUs: 2, 1 of 8 are free",
+        ),
         (
             used(LIMITS, Claim("b", Resources(1, 8000))),
             SMALL,

@@ -95,3 +95,27 @@ def test_what_a_dead_supervisor_left_at_the_sockets_place_is_replaced(tmp_path: 
     (tmp_path / "s").touch()
     (answer,) = exchange(tmp_path / "s", encode({"v": 1, "cmd": "greet", "name": "a"}))
     assert answer["ok"]
+
+
+def test_a_client_that_leaves_is_not_waited_for(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        begun, ended = asyncio.Event(), asyncio.Event()
+
+        async def long(_asked: Message) -> Any:
+            begun.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                ended.set()
+
+        control = Control(tmp_path / "s", {"long": long})
+        await control.start()
+        _reader, writer = await asyncio.open_unix_connection(tmp_path / "s")
+        writer.write(encode({"v": 1, "cmd": "long"}))
+        await begun.wait()
+        writer.close()
+        async with asyncio.timeout(10):
+            await ended.wait()
+        await control.close()
+
+    asyncio.run(scenario())
