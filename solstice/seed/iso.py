@@ -30,8 +30,7 @@ def write(content: SeedContent, path: Path) -> None:
     """
     stage = path.with_name(f".{path.name}.stage")
     try:
-        with stage.open("wb") as file:
-            _write(content, file)
+        stage.write_bytes(image(content))
         stage.replace(path)
     except OSError as error:
         stage.unlink(missing_ok=True)
@@ -39,7 +38,9 @@ def write(content: SeedContent, path: Path) -> None:
         raise InfraError(cause, f"cannot write the seed {path}: {error.strerror}") from None
 
 
-def _write(content: SeedContent, file: io.BufferedWriter) -> None:
+def image(content: SeedContent) -> bytes:
+    """`content` as an ISO image."""
+    file = io.BytesIO()
     iso = pycdlib.PyCdlib()
     # Level 3 allows the 30 characters that the longest NoCloud names need.
     iso.new(interchange_level=3, vol_ident=LABEL, joliet=3, rock_ridge="1.09")
@@ -49,6 +50,7 @@ def _write(content: SeedContent, file: io.BufferedWriter) -> None:
         iso.write_fp(file)
     finally:
         iso.close()
+    return file.getvalue()
 
 
 def _plain(name: str) -> str:

@@ -11,10 +11,15 @@ import importlib.util
 import socket
 import sys
 import traceback
+import uuid
+from pathlib import Path
 
 from solstice.errors import Cause, InfraError, os_failure
 from solstice.host.channel import Channel, Closed
+from solstice.model import OWNER_DIGITS, AttemptId, Backend, DiskFormat, JobRequest, Step, VmSpec
 from solstice.protocol import order, reports
+from solstice.runner import script
+from solstice.seed import documents, iso
 from solstice.worker import cleanup, life, probe
 from solstice.worker.reporter import Reporter
 
@@ -29,6 +34,20 @@ def preload() -> None:
         importlib.import_module(name)
     if importlib.util.find_spec("libvirt") is not None:
         importlib.import_module(_LINUX_ONLY)
+    _rehearse()
+
+
+def _rehearse() -> None:
+    """Do once, to no effect, what each worker does: what that imports and fills stays in the pages that they share.
+
+    Measured: a third of a noop worker's CPU time, most of it page faults.
+    """
+    id = AttemptId("0" * OWNER_DIGITS, str(uuid.UUID(int=0)), 0)
+    iso.image(documents.nocloud(id, script.script()))
+    vm = VmSpec(id, "label", Path("/base"), DiskFormat.RAW, Path("/vm"))
+    request = JobRequest(id.job, "label", (Step("step", "true", {"A": "b"}),))
+    run = order.Run(order.Hypervisor(Backend.NOOP), vm, request, order.Limits(1.0, 1.0, 1.0), Path("/record"))
+    order.decode(order.encode(run))
 
 
 def main(sock: socket.socket) -> int:
