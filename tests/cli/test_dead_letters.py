@@ -8,11 +8,13 @@ import pty
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pika
 import pytest
 
 from solstice.broker.topology import DEAD_LETTERS, Topology
+from tests.real.broker import Broker
 
 pytestmark = pytest.mark.broker
 
@@ -49,11 +51,11 @@ def count(url: str, queue: str) -> int:
         return found
 
 
-def dead_letters(url: str, *words: str) -> subprocess.CompletedProcess[bytes]:
+def dead_letters(url: str, *words: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(
         [sys.executable, "-m", "solstice", "dead-letters", *words],
         cwd=ROOT,
-        env={"PATH": os.environ["PATH"], "AMQP_URL": url},
+        env={"PATH": os.environ["PATH"], "AMQP_URL": url, **environment},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         timeout=60,
@@ -94,6 +96,18 @@ def test_the_list_in_json_has_all_of_the_id(url: str) -> None:
         "truncated": False,
         "at": 1_700_000_000,
     }
+
+
+def test_the_files_for_tls_come_from_the_settings(url: str, broker: Broker) -> None:
+    mine = broker.authority.certificate("command", "extendedKeyUsage=clientAuth")
+    files = {"AMQP_CA_FILE": str(broker.authority.ca), "AMQP_CERT_FILE": str(mine.cert)}
+    secure = broker.tls_url(urlsplit(url).path[1:])
+    done = dead_letters(secure, "list", "--json", "--amqp-key-file", str(mine.key), **files)
+    assert [letter["id"] for letter in json.loads(done.stdout)] == [ID]
+    without = dead_letters(secure, "list")
+    assert without.returncode == 2
+    assert b"AMQP_CA_FILE" in without.stderr
+    assert broker.password.encode() not in without.stderr
 
 
 def test_an_empty_list_is_no_error(url: str) -> None:
