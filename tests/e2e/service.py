@@ -98,6 +98,8 @@ class Service:
     def close(self) -> None:
         """At the end of a test, however that came."""
         if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            # a second one hurries: whatever still runs is of no interest any more
             self.end(signal.SIGTERM)
 
     # What it says
