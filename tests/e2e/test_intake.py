@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
+from typing import Any
 
 import pytest
 
@@ -57,7 +58,7 @@ def test_while_the_store_does_not_answer_nothing_is_taken_and_afterwards_all_of_
 
 def test_a_newer_job_cancels_a_pending_one_of_its_group_and_with_the_flag_a_running_one(host: Make) -> None:
     service = host(MAX_CONCURRENCY="4")
-    group = {"concurrency_group": "main"}
+    group: dict[str, Any] = {"concurrency_group": "main"}
     first = lasting(service, 600, **group)
     service.said(rf"attempt is running .*job={first}")
     second = lasting(service, 600, **group)
