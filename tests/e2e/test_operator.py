@@ -106,7 +106,7 @@ def test_status_jobs_and_top_show_what_the_host_does(serve: Make) -> None:
         assert "intake    taking jobs" in text
         for job in (running, pending):
             assert job[:8] in text
-        assert "all 1 slots of this host are taken (MAX_CONCURRENCY)" in text
+        assert "all slots of this host are taken, 1 (MAX_CONCURRENCY)" in text
     two = service.command("top", "--json", "--iterations", "2", "--interval", "0.1").stdout.splitlines()
     assert [json.loads(line)["pid"] for line in two] == [service.process.pid] * 2
     assert [(job["id"], job["state"]) for job in asked(service, "jobs")] == [
@@ -161,7 +161,7 @@ def test_why_names_the_slots_with_place_and_estimate(serve: Make) -> None:
     service = serve(MAX_CONCURRENCY="1")
     running = lasting(service)
     first, second = waiting(service), waiting(service)
-    text = "all 1 slots of this host are taken (MAX_CONCURRENCY)"
+    text = "all slots of this host are taken, 1 (MAX_CONCURRENCY)"
     assert why(service, first, "slots", text)["place"] == 1
     answer = why(service, second, "slots", text)
     assert (answer["place"], answer["starts_in"]) == (2, None)
@@ -178,7 +178,7 @@ def test_why_names_the_slots_with_place_and_estimate(serve: Make) -> None:
 def test_why_names_the_label(serve: Make) -> None:
     service = serve(CAPACITY_MAP="little=1")
     lasting(service, runs_on="tiny")
-    why(service, waiting(service, runs_on="little"), "label", "all 1 slots of tiny are taken (CAPACITY_MAP)")
+    why(service, waiting(service, runs_on="little"), "label", "all slots of tiny are taken, 1 (CAPACITY_MAP)")
     assert asked(service, "status")["capacity"]["slots"] == {"used": 1, "limit": 8}
 
 
@@ -190,7 +190,7 @@ def test_why_names_the_machines_that_boot(serve: Make) -> None:
     os.mkfifo(vm)
     raw_publish(service.amqp_url, encoded(request_id=job))
     service.said(rf"attempt started .*job={job}")
-    why(service, waiting(service), "booting", "1 VMs are booting already (MAX_BOOTING)")
+    why(service, waiting(service), "booting", "as many VMs boot as may, 1 (MAX_BOOTING)")
     reader = os.open(vm, os.O_RDONLY | os.O_NONBLOCK)
     service.done(job)
     os.close(reader)
@@ -199,7 +199,7 @@ def test_why_names_the_machines_that_boot(serve: Make) -> None:
 def test_why_names_the_cpus(serve: Make) -> None:
     service = serve(CPU_OVERCOMMIT="1")
     lasting(service, size="whole")
-    why(service, waiting(service, size="half"), "cpus", f"it wants 1 CPUs, 0 of {CPUS} are free")
+    why(service, waiting(service, size="half"), "cpus", f"it wants CPUs: 1, 0 of {CPUS} are free")
 
 
 def test_why_names_the_memory(serve: Make) -> None:
