@@ -77,6 +77,8 @@ class Connection:
         self._blocked = ""
         self._task: asyncio.Task[None] | None = None
         self._told = ""
+        self._idle = asyncio.Event()
+        self._idle.set()
 
     def start(self) -> None:
         """Begin to connect; returns at once.  Needs a running loop, which gets a default executor without threads."""
@@ -108,6 +110,10 @@ class Connection:
     def consuming(self) -> bool:
         """True while the broker may deliver."""
         return self._session is not None and self._session.consumer is not None and self._session.consumer.running
+
+    async def not_consuming(self) -> None:
+        """Return when the broker delivers nothing, because of a pause or of a loss."""
+        await self._idle.wait()
 
     async def close(self, timeout: float = CLOSE_LIMIT) -> None:
         """Take leave of the broker, waiting at most `timeout` seconds; unacked deliveries go back to the queue."""
@@ -163,15 +169,22 @@ class Connection:
         try:
             await session.open(self._generation, self._on_delivery)
             self._session = session
-            await session.align(self._wanted, self._prefetch)
+            await self._align(session)
             self._up(f"connected to {self.address.text}")
             while True:
                 self._wake.clear()
-                await session.align(self._wanted, self._prefetch)
+                await self._align(session)
                 await self._wake.wait()
         finally:
             self._session = None
+            self._idle.set()
             await session.close(CLOSE_LIMIT)
+
+    async def _align(self, session: Session) -> None:
+        self._idle.clear()
+        await session.align(self._wanted, self._prefetch)
+        if not self.consuming:
+            self._idle.set()
 
     def _end(self, error: UsageError) -> None:
         self.state = Broker.DOWN

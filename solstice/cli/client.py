@@ -23,7 +23,7 @@ class Refused(SolsticeError):
 def ask(run_dir: Path, command: str, *, patience: float | None = TIMEOUT, **fields: Any) -> Any:
     """The supervisor's answer, for which we wait `patience` seconds; None: as long as the supervisor is there.
 
-    Raises `UsageError` if there is no supervisor, `Refused` if it refuses.
+    Raises `UsageError` if there is no supervisor or it is late, `Refused` if it refuses.
     """
     path = run_dir / SOCKET
     with contextlib.ExitStack() as stack:
@@ -38,7 +38,11 @@ def ask(run_dir: Path, command: str, *, patience: float | None = TIMEOUT, **fiel
         except (OSError, Closed) as error:
             raise _nobody(path, getattr(error, "strerror", None) or "it closed the connection") from None
     if answer is None:
-        raise _nobody(path, f"no answer within {patience:g} s")
+        raise UsageError(
+            "the supervisor does not answer in time",
+            f"{path}: no answer within {patience:g} s",
+            "its database may hang: see `solstice status` and its log",
+        )
     if not answer["ok"]:
         raise Refused(f"the supervisor refused {command}", str(answer["error"]))
     return answer["result"]

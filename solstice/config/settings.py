@@ -181,7 +181,7 @@ SETTINGS: tuple[Setting, ...] = (
             "How many jobs run at a time on this host.", limit=True),
     Setting("capacity_map", "CAPACITY_MAP", "--capacity-map", capacity, "illumos-latest=2,ubuntu-22.04=4",
             "How many jobs of a label run at a time: LABEL=N,LABEL=N.", limit=True),
-    Setting("pending_limit", "PENDING_LIMIT", "--pending-limit", integer(1, 1_000_000), "100",
+    Setting("pending_limit", "PENDING_LIMIT", "--pending-limit", integer(1, 10_000), "100",
             "How many accepted jobs may wait on this host; more stay in the queue.", limit=True),
     Setting("max_booting", "MAX_BOOTING", "--max-booting", integer(1, 65535), "4",
             "How many machines boot at a time.", limit=True),

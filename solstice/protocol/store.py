@@ -139,11 +139,13 @@ class Release:
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """A message that never becomes a job: an event and nothing else.  → `{}`"""
+    """A message that never becomes a job: an event and nothing else.  `occasion` tells this rejection from others: the
+    same one told again is the same event.  → `{}`"""
 
     request_id: str | None
     cause: Cause
     detail: Detail
+    occasion: str
     at: float
     label: str | None = None
 

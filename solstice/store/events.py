@@ -49,7 +49,7 @@ def tell(db: Connection, job_id: str, attempt: int, at: float) -> None:
 
 
 def tell_rejected(db: Connection, rejected: Reject) -> None:
-    """A request was turned away.  Told again about the same occasion, by its time, it is the same event."""
+    """A request was turned away.  Told again about the same occasion it is the same event."""
     label = rejected.label or ""
     if not 0 < len(label.encode()) <= MAX_LABEL:
         # whoever sent it may have put anything there, and a routing key has at most 255 bytes
@@ -61,7 +61,7 @@ def tell_rejected(db: Connection, rejected: Reject) -> None:
         **_why(rejected.cause, rejected.detail),
         "at": rejected.at,
     }
-    _add(db, f"rejected/{json.dumps(body)}", f"job.rejected.{label}", body)
+    _add(db, f"rejected/{rejected.occasion}/{rejected.cause}", f"job.rejected.{label}", body)
 
 
 def _why(cause: str | None, detail: str) -> dict[str, str | None]:

@@ -111,6 +111,8 @@ class Attempts:
         """Store how the attempt ended; only the first outcome counts."""
         if active.outcome is not None:
             return
+        if outcome.cause is Cause.HOST_STOPPING and active.stopping is not None:
+            outcome = active.stopping.outcome  # the job may have been cancelled since the worker was told to stop
         if outcome.cause is Cause.HOST_STOPPING:
             cause = outcome.cause.value
             await self._store.change(

@@ -136,6 +136,11 @@ class Usage:
             return Obstacle(Resource.MEMORY, f"{text}{self._reserved_for} (MEMORY_RESERVE)")
         return self._disk_obstacle(wanted.disk_gib * _MIB_PER_GIB)
 
+    def could_fit(self, claim: Claim) -> bool:
+        """Whether there would be room if every VM of ours were gone: a disk may be full of other things."""
+        wanted_mib = claim.resources.disk_gib * _MIB_PER_GIB
+        return self.free_disk_mib - self._limits.disk_floor_mib >= wanted_mib
+
     def full(self) -> Obstacle | None:
         """Why no VM at all may start; None if one may, its size and label apart."""
         limits = self._limits

@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import shutil
+import socket
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
@@ -40,15 +40,13 @@ class Control:
     async def start(self) -> None:
         # Ours to remove: whoever holds the state directory's lock is the only one who listens here.
         self._path.unlink(missing_ok=True)
-        # Nobody may connect before it is clear who may.
-        umask = os.umask(0o177)
-        try:
-            self._server = await asyncio.start_unix_server(self._client, self._path)
-        finally:
-            os.umask(umask)
+        sock = socket.socket(socket.AF_UNIX)
+        sock.bind(str(self._path))
+        # Nobody can connect before it listens, and by then it is clear who may.
         with contextlib.suppress(LookupError, PermissionError):  # no such group here, or we are not in it
             shutil.chown(self._path, group=GROUP)
         self._path.chmod(0o660)
+        self._server = await asyncio.start_unix_server(self._client, sock=sock)
 
     async def close(self) -> None:
         if self._server is None:

@@ -122,12 +122,13 @@ class Supervisor:
             return
         self._notifier.reloading()
         try:
-            self._configuration = self._read()
-        except SolsticeError as error:
+            configuration = self._read()
+            self._dispatch.reload(configuration)
+        except (SolsticeError, OSError) as error:
             log.error("not reloaded, everything stays as it was: %s", error)
         else:
-            self._dispatch.reload(self._configuration)
-            self._doors.reload(self._configuration.settings)
+            self._configuration = configuration
+            self._doors.reload(configuration.settings)
             log.info("reloaded", extra={"labels": ",".join(self._configuration.image_map.labels())})
         self._notifier.ready()
 
@@ -196,8 +197,7 @@ class Supervisor:
         while not self._stopping.is_set():
             await self._draining.wait()
             self._draining.clear()
-            doors.steering.begin_drain()
-            if await doors.steering.drained():
+            if await doors.steering.begin_drain():
                 self.stop()
 
     async def _end(self) -> None:

@@ -19,7 +19,7 @@ from solstice.host import machine
 from solstice.host.places import Places
 from solstice.model import Backend, DiskFormat, Outcome, VmSpec
 from solstice.protocol import order
-from solstice.supervisor import endings, tasks
+from solstice.supervisor import endings, pauses, tasks
 from solstice.supervisor.acceleration import Acceleration
 from solstice.supervisor.attempt import Attempts, Plan
 from solstice.supervisor.catalogue import catalogue
@@ -28,6 +28,8 @@ from solstice.supervisor.images import Images
 from solstice.supervisor.jobs import Active, Job
 from solstice.supervisor.scheduler import Scheduler
 from solstice.supervisor.store import Store
+
+END_TIMEOUT = 5.0
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +66,7 @@ class Dispatch:
         self.scheduler = Scheduler(
             self.owner, self.catalogue.limits, free_disk, self._obstacle, self._attempt, on_change
         )
+        pauses.restore(self.scheduler.labels, places.paused)
         self.images = Images(self._image_changed)
         cache = self._settings.run_dir / "probe.json"
         self.acceleration = Acceleration(self.hypervisor, cache, places, self.owner, self.scheduler.pump)
@@ -79,9 +82,21 @@ class Dispatch:
     def start(self) -> None:
         if self.backend is not Backend.NOOP:
             self.images.start()
-        self.scheduler.pump()
+        self.scheduler.open()
+
+    @property
+    def is_idle(self) -> bool:
+        """Nothing runs, nothing ends, and what waits is paused."""
+        return not self.scheduler.active and not self._tasks and not self.waiting()
+
+    def waiting(self) -> list[Job]:
+        """The jobs that wait and are not paused."""
+        labels = self.scheduler.labels
+        return [job for job in self.scheduler.pending.values() if not labels.is_paused(job.image.name)]
 
     async def close(self) -> None:
+        if self._tasks:  # the end of a job that was cancelled should be stored
+            await asyncio.wait(self._tasks, timeout=END_TIMEOUT)
         for task in self._tasks:
             task.cancel()
         if self._tasks:
@@ -92,6 +107,12 @@ class Dispatch:
 
     def add(self, job: Job) -> None:
         """A job was accepted: it waits for its turn, and older ones of its concurrency group may have to go for it."""
+        try:
+            # the configuration may be another one than when it was stored
+            job = self.catalogue.job(job.request, job.since, job.attempt)
+        except RequestError as error:
+            self._spawn(self._end(job, endings.errored(error.cause, error.why)))
+            return
         if job.group is not None:
             self._supersede(job)
         self.scheduler.add(job)
@@ -111,8 +132,8 @@ class Dispatch:
 
     def reload(self, configuration: Configuration) -> None:
         """Go on under another image map and other limits; a pending job that has no place under them ends."""
-        self._settings = configuration.settings
         self.catalogue = catalogue(configuration, machine.look(self._places.state))
+        self._settings = configuration.settings
         self.scheduler.limits = self.catalogue.limits
         for job in list(self.scheduler.pending.values()):
             try:
@@ -197,7 +218,11 @@ class Dispatch:
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = tasks.start(work, "dispatch")
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._on_change()
 
 
 def _hypervisor(configuration: Configuration, backend: Backend, places: Places) -> order.Hypervisor:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import logging
 import time
 import uuid
@@ -54,7 +55,13 @@ class Intake:
 
     async def accept(self, request: JobRequest) -> bool:
         """Store a request as a job; False if it was there before.  Raises `RequestError`."""
-        job = self._catalogue().job(request, time.monotonic())
+        try:
+            job = self._catalogue().job(request, time.monotonic())
+        except RequestError as error:
+            # A job that this host has done stays done, also when its label is gone by now.
+            if await self._is_known(request, error):
+                return False
+            raise
         document = jobrequest.to_document(request)
         try:
             answer = await self._store.change(
@@ -65,13 +72,24 @@ class Intake:
                 raise
             # Within 1 MiB as UTF-8, and yet beyond what the store takes, which counts it escaped as ASCII.
             raise RequestError(refused.why) from None
-        context = {"job": job.id, "label": job.label}
+        context = {"job": job.id, "label": job.label, "attempt": 0, "cause": "none"}
         if not answer["new"]:
             log.info("request seen before, nothing to do", extra={**context, "state": answer["state"]})
             return False
         log.info("job accepted", extra={**context, "image": job.image.name, "source": request.source})
         self._on_job(job)
         self._on_change()
+        return True
+
+    async def _is_known(self, request: JobRequest, error: RequestError) -> bool:
+        try:
+            found = (await self._store.change("job", job=request.request_id))["job"]
+        except StoreRefused as refused:
+            if refused.kind is not ErrorKind.UNKNOWN_JOB:
+                raise
+            return False
+        context = {"job": found["id"], "label": found["label"], "state": found["state"], "detail": error.why}
+        log.info("request seen before, nothing to do", extra=context)
         return True
 
     def deliver(self, connection: Connection, topology: Topology, delivery: Delivery) -> None:
@@ -90,9 +108,9 @@ class Intake:
         """For how many seconds the oldest of them has been here; 0 if there is none."""
         return time.monotonic() - next(iter(self._taking.values())) if self._taking else 0.0
 
-    def rejection(self, message_id: str) -> str | None:
-        """Why one of the last requests was not accepted; None if none of that id was rejected."""
-        return self._rejected.get(message_id)
+    def rejection(self, beginning: str) -> str | None:
+        """Why one of the last requests was not accepted; None if none whose id begins so was rejected."""
+        return next((why for id, why in reversed(self._rejected.items()) if id.startswith(beginning)), None)
 
     async def settled(self, timeout: float) -> None:
         """Wait until every delivery that was taken is stored and acked, at most `timeout` seconds."""
@@ -104,31 +122,45 @@ class Intake:
         self._on_change()
 
     async def _take(self, connection: Connection, topology: Topology, delivery: Delivery) -> None:
+        request = None
         try:
-            await self.accept(jobrequest.parse(delivery.body))
+            request = jobrequest.parse(delivery.body)
+            await self.accept(request)
         except RequestError as error:
             # Not confirmed: the connection is lost, and the broker delivers the original again.
             with contextlib.suppress(NotConfirmed):
-                await self._reject(connection, topology, delivery, error)
+                await self._reject(connection, topology, delivery, request, error)
                 connection.ack(delivery)
         else:
             connection.ack(delivery)
 
     async def _reject(
-        self, connection: Connection, topology: Topology, delivery: Delivery, error: RequestError
+        self,
+        connection: Connection,
+        topology: Topology,
+        delivery: Delivery,
+        request: JobRequest | None,
+        error: RequestError,
     ) -> None:
-        request_id = _uuid(delivery.message_id)
-        self._remember(delivery.message_id, f"{error.why} [{error.cause}]")
-        message_id = delivery.message_id or str(uuid.uuid4())
+        request_id = request.request_id if request else _uuid(delivery.message_id)
+        message_id = delivery.message_id or request_id or str(uuid.uuid4())
+        self._remember(request_id or message_id, f"{error.why} [{error.cause}]")
         body, headers = dead_letter(delivery.body, delivery.headers, error.cause, error.why, delivery.message_id)
         queue = topology.dead_letter_queue
         await connection.publish(Outgoing(DEAD_LETTERS, queue, body, message_id, headers, mandatory=True))
         # The dead letter stands by now, with the reason; an event that cannot be stored must not hold the delivery.
         with contextlib.suppress(StoreRefused):
             await self._store.change(
-                "reject", request_id=request_id, cause=error.cause.value, detail=error.why, at=clock.wall()
+                "reject",
+                request_id=request_id,
+                cause=error.cause.value,
+                detail=error.why,
+                label=request.runs_on if request else None,
+                occasion=hashlib.sha256(delivery.message_id.encode() + b"\0" + delivery.body).hexdigest(),
+                at=clock.wall(),
             )
-        log.warning("request rejected: %s", error.cause, extra={"message_id": message_id, "detail": error.why})
+        context = {"job": request_id or message_id, "label": request.runs_on if request else ""}
+        log.warning("request rejected", extra={**context, "attempt": 0, "cause": error.cause, "detail": error.why})
         self._on_change()
 
     def _remember(self, message_id: str, why: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from solstice.errors import Cause
 from solstice.lifecycle import Phase
 from solstice.model import AttemptId, Image, JobRequest, Outcome, Resources
 from solstice.protocol.order import Stop
@@ -61,9 +62,9 @@ class Active:
     def stop(self, stop: Stop) -> None:
         """End this attempt; also right if its worker is not there yet, or is at its end.
 
-        The first reason stays: a job that was cancelled does not come back because its host stops as well.
+        The first reason stays, but for a cancel: such a job does not come back because its host stops as well.
         """
-        if self.stopping is not None:
+        if self.stopping is not None and stop.outcome.cause is not Cause.CANCELLED:
             stop = replace(stop, outcome=self.stopping.outcome)
         self.stopping = stop
         if self.worker is not None:

@@ -39,6 +39,9 @@ class Labels:
         self.all_paused = False
         self._records: dict[str, _Record] = {}
 
+    def is_paused(self, image: str) -> bool:
+        return self.all_paused or image in self.paused
+
     def obstacle(self, image: str, now: float) -> str | None:
         """Why no VM of this image may start; None if one may."""
         if self.all_paused:
@@ -67,13 +70,13 @@ class Labels:
         if record is not None and record.delay:
             record.probe = job
 
-    def ended(self, image: str, job: str, outcome: Outcome, now: float) -> None:
-        """An attempt of this image has ended."""
+    def ended(self, image: str, job: str, outcome: Outcome | None, now: float) -> None:
+        """An attempt of this image has ended; without an outcome it was lost by a fault of ours."""
         record = self._records.setdefault(image, _Record())
         is_probe = record.probe == job
         if is_probe:
             record.probe = ""
-        if outcome.cause in _NEUTRAL:
+        if outcome is None or outcome.cause in _NEUTRAL:
             return
         if outcome.cause is None or outcome.cause.side is not Side.INFRA:
             del self._records[image]

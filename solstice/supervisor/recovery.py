@@ -70,4 +70,5 @@ async def _resume(store: Store, dispatch: Dispatch, row: Message) -> None:
         # The image map has changed since the job was accepted: its label is gone, or its size.
         await endings.end(store, row["id"], row["label"], endings.errored(error.cause, error.why))
         return
-    dispatch.scheduler.pending[job.id] = job
+    # In their order: of two in one concurrency group the newer one stays.
+    dispatch.add(job)

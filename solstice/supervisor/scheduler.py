@@ -49,12 +49,17 @@ class Scheduler:
         self._tasks: set[asyncio.Task[None]] = set()
         self._next: asyncio.TimerHandle | asyncio.Handle | None = None
         self._next_is_now = False
-        self._open = True
+        self._open = False
         self.limits = limits
         self.labels = Labels()
         self.turns = Turns()
         self.pending: dict[str, Job] = {}
         self.active: dict[str, Active] = {}
+
+    def open(self) -> None:
+        """From now on jobs are started; before, they are only counted."""
+        self._open = True
+        self.pump()
 
     def add(self, job: Job) -> None:
         """A job was accepted."""
@@ -138,11 +143,10 @@ class Scheduler:
     def _ended(self, active: Active, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         job = active.job
+        self.labels.ended(job.image.name, job.id, active.outcome, self._clock())
         if not task.cancelled() and task.exception() is not None:
             # What this job left is unknown, so its slot stays taken; the next start finds it in the store.
             log.critical("attempt lost by a fault of Solstice", extra={"job": job.id}, exc_info=task.exception())
             return
         del self.active[job.id]
-        if active.outcome is not None:
-            self.labels.ended(job.image.name, job.id, active.outcome, self._clock())
         self.pump()

@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import time
+from dataclasses import dataclass
 from typing import Any
 
 from solstice.errors import SolsticeError, UsageError
@@ -20,6 +22,7 @@ from solstice.supervisor.streams import Stream
 FIRST_DELAY = 0.5
 MAX_DELAY = 10.0
 OPEN_TIMEOUT = 30.0
+LATE = 2.0
 _CONFIGURE = 0
 
 log = logging.getLogger(__name__)
@@ -33,11 +36,18 @@ class StoreRefused(SolsticeError):
         self.kind = kind
 
 
+@dataclass(frozen=True, slots=True)
+class _Question:
+    message: Message
+    answer: asyncio.Future[Any]
+    at: float
+
+
 class Store:
     def __init__(self, url: str) -> None:
         self._url = url
         self._ids = itertools.count(_CONFIGURE + 1)
-        self._asked: dict[int, tuple[Message, asyncio.Future[Any]]] = {}
+        self._asked: dict[int, _Question] = {}
         self._first: asyncio.Future[Message]
         self._configured = False
         self._trouble = ""
@@ -64,6 +74,9 @@ class Store:
         """How it is, in words for people."""
         if not self._configured:
             return "not answering: its process is being started again"
+        silent = time.monotonic() - next(iter(self._asked.values())).at if self._asked else 0.0
+        if silent > LATE:
+            return f"not answering for {silent:.0f} s"
         return self._trouble or "ok"
 
     async def ask(self, op: str, **fields: Any) -> Any:
@@ -71,7 +84,7 @@ class Store:
         number = next(self._ids)
         answer = self._register(number, {"op": op, **fields})
         if self._child.stream is not None and self._configured:
-            self._child.stream.send(self._asked[number][0])
+            self._child.stream.send(self._asked[number].message)
         return await answer
 
     async def change(self, op: str, **fields: Any) -> Any:
@@ -96,7 +109,7 @@ class Store:
 
     def _register(self, number: int, message: Message) -> asyncio.Future[Any]:
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._asked[number] = ({**message, "id": number}, answer)
+        self._asked[number] = _Question({**message, "id": number}, answer, time.monotonic())
         return answer
 
     def _on_start(self, stream: Stream) -> None:
@@ -109,7 +122,7 @@ class Store:
         assert stream is not None, "it has just answered"  # noqa: S101
         if self._configured:
             for number in sorted(self._asked):
-                stream.send(self._asked[number][0])
+                stream.send(self._asked[number].message)
         else:
             stream.abort()
         if not self._first.done():
@@ -119,10 +132,11 @@ class Store:
         if message["id"] == _CONFIGURE:
             self._on_configured(message)
             return
-        question, answer = self._asked.pop(message["id"])
+        question = self._asked.pop(message["id"])
+        answer = question.answer
         if answer.done():
             return  # nobody waits any more
         if message["ok"]:
             answer.set_result(message["result"])
         else:
-            answer.set_exception(StoreRefused(question["op"], message["error"], ErrorKind(message["kind"])))
+            answer.set_exception(StoreRefused(question.message["op"], message["error"], ErrorKind(message["kind"])))

@@ -66,7 +66,7 @@ def consider(
                 turns.overtaken.setdefault(overtaken.id, now)
         elif obstacle.depends_on_size:
             waiting.append(job)
-            if now - turns.overtaken.get(job.id, now) >= RESERVE_AFTER:
+            if now - turns.overtaken.get(job.id, now) >= RESERVE_AFTER and usage.could_fit(job.claim):
                 usage.reserve(job.claim, job.id)
         yield job, obstacle
 

@@ -46,6 +46,15 @@ class Valve:
         """Whether the broker delivers now: what was decided takes it a moment."""
         return self._connection.consuming
 
+    @property
+    def is_quiet(self) -> bool:
+        """Nothing comes any more, and all that came is stored."""
+        return not self._connection.consuming and not self._intake.taking
+
+    async def not_consuming(self) -> None:
+        """Return when the broker delivers nothing."""
+        await self._connection.not_consuming()
+
     def look(self) -> None:
         """Open or close, as things are now."""
         if self._timer is not None:

@@ -13,6 +13,7 @@ from solstice.errors import UsageError
 from solstice.host.places import Places
 from solstice.protocol.lines import Message
 from solstice.protocol.store import ErrorKind
+from solstice.protocol.urls import mask_url
 from solstice.supervisor.capacity import Obstacle
 from solstice.supervisor.dispatch import Dispatch
 from solstice.supervisor.jobs import Active, Job
@@ -70,6 +71,9 @@ class View:
     async def job(self, asked: Message) -> Any:
         """One job with its attempts, and the directory where its records lie."""
         found = await self.find(str(asked.get("job")))
+        request = found["job"]["request"]
+        if "repo_url" in request:
+            request["repo_url"] = mask_url(request["repo_url"])
         return {**found, "records": str(self._places.jobs / found["job"]["id"])}
 
     async def find(self, job: str) -> Any:

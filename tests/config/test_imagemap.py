@@ -127,7 +127,7 @@ def test_only_default_and_images_are_needed(tmp_path: Path) -> None:
         ("{debian: 2,", "{debian: 0,", 22, "limits.capacity_map.debian", "from 1 to 99999"),
         ("{debian: 2,", "{'debian=1,x': 2,", 22, "limits.capacity_map.debian=1,x", "cannot be a name"),
         ("{debian: 2, latest: 1, elsewhere: 7}", "debian=2", 22, "limits.capacity_map", "not a mapping"),
-        ("pending_limit: 50", "pending_limit: 1000001", 23, "limits.pending_limit", "from 1 to 1000000"),
+        ("pending_limit: 50", "pending_limit: 10001", 23, "limits.pending_limit", "from 1 to 10000"),
         ("max_booting: '2'", "max_booting: ''", 24, "limits.max_booting", "whole number from 1"),
         ("cpu_overcommit: 1.5", "cpu_overcommit: .inf", 25, "limits.cpu_overcommit", "from more than 0 to 64"),
         ("memory_reserve: 512MiB", "memory_reserve: 512", 26, "limits.memory_reserve", "such as 1GiB"),

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import signal
 import time
+import uuid
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from solstice.broker.enqueue import ResultListener
 from solstice.broker.topology import Topology
 from tests.broker.owner import consumers, waiting
 from tests.e2e.conftest import Make
-from tests.e2e.service import Service, dead_letters
+from tests.e2e.service import Service, dead_letters, encoded, raw_publish
 from tests.real.waiting import until
 
 pytestmark = pytest.mark.broker
@@ -100,3 +103,37 @@ def test_a_label_that_fails_again_and_again_is_quarantined_and_comes_back(host: 
         service.said(rf"attempt ended: succeeded .*job={job}")
     assert time.monotonic() - began > 5
     assert service.ask("status")["labels"][0]["quarantine"] is None
+
+
+def test_a_job_that_was_done_is_a_no_op_also_when_its_label_is_gone(host: Make) -> None:
+    service = host()
+    body = encoded(runs_on="tiny")
+    raw_publish(service.amqp_url, body)
+    service.said("attempt ended: succeeded")
+    Path(service.environment["ORCH_CONFIG"]).write_text(
+        "default_label: other\nimages:\n  other:\n    source: /x\n    local_path: /x\n"
+    )
+    service.process.send_signal(signal.SIGHUP)
+    service.said("reloaded")
+    raw_publish(service.amqp_url, body)
+    service.said("request seen before, nothing to do .*state=succeeded")
+    assert dead_letters(service.amqp_url) == []
+
+
+def test_who_sent_what_was_rejected_is_told_by_the_requests_own_id_and_label(host: Make) -> None:
+    service = host()
+    request = str(uuid.uuid4())
+    with ResultListener(service.amqp_url) as listener:
+        # without a message id, as other clients send them
+        raw_publish(service.amqp_url, encoded(runs_on="amiga", request_id=request))
+        event = listener.wait(request, time.monotonic() + 60, lambda _event: None)
+    assert event is not None
+    assert (event["state"], event["label"], event["cause"]) == ("rejected", "amiga", "request.unschedulable")
+    assert "which has tiny" in service.ask("why", job=request[:8])["why"]
+
+
+def test_a_job_that_is_larger_than_the_host_is_refused_with_what_there_is(host: Make) -> None:
+    service = host(MEMORY_RESERVE="1TiB")
+    event = service.outcome("true")
+    assert event["cause"] == "request.unschedulable"
+    assert "it wants 1024 MiB, and this host gives 0 at most (MEMORY_RESERVE)" in event["detail"]

@@ -44,6 +44,9 @@ def test_quit_leaves_what_is_paused_for_the_next_start(host: Make) -> None:
     assert service.end(signal.SIGQUIT) == 0
     service.start()
     service.said("paused since before this start: tiny")
+    assert [(each["job"], each["why"]) for each in service.ask("status")["pending"]] == [
+        (job, "tiny is paused (solstice resume tiny)")
+    ]
     service.ask("resume", label="tiny")
     service.said(rf"attempt ended: succeeded .*job={job}")
 
@@ -141,3 +144,39 @@ def test_a_drain_that_is_undone_takes_jobs_again_and_tells_who_waited(host: Make
     assert done.returncode == 1
     assert "the drain was undone" in done.stderr
     assert service.outcome("true")["state"] == "succeeded"
+
+
+def test_a_drain_waits_for_what_is_still_being_stored(host: Make) -> None:
+    service = host()
+    store = service.child("solstice: store")
+    store.send_signal(signal.SIGSTOP)
+    job = lasting(service, 0.1)
+    service.said("intake: deliveries wait")
+    service.process.send_signal(signal.SIGQUIT)
+    service.said("draining")
+    store.send_signal(signal.SIGCONT)
+    assert service.wait() == 0
+    service.said(rf"attempt ended: succeeded .*job={job}")
+
+
+def test_of_a_group_the_newer_job_is_left_after_a_restart(host: Make) -> None:
+    service = host(DRAIN_TIMEOUT="0")
+    older = service.submit("true", env={"NOOP_SECONDS": "600"}, concurrency_group="deploy")
+    service.said(rf"attempt is running .*job={older}")
+    newer = service.submit("true", concurrency_group="deploy")
+    service.said(rf"job accepted .*job={newer}")
+    assert service.end() == 0
+    service.start()
+    service.said(rf"job cancelled: superseded by job {newer} .*job={older}")
+    service.said(rf"attempt ended: succeeded .*job={newer}")
+
+
+def test_a_label_that_left_the_map_can_be_resumed(host: Make) -> None:
+    service = host()
+    service.ask("pause", label="tiny")
+    Path(service.environment["ORCH_CONFIG"]).write_text(
+        "default_label: other\nimages:\n  other:\n    source: /x\n    local_path: /x\n"
+    )
+    service.process.send_signal(signal.SIGHUP)
+    service.said("reloaded")
+    assert service.ask("resume", label="tiny") == {"paused": [], "host": False}

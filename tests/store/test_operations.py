@@ -241,10 +241,17 @@ def test_outbox_gives_the_oldest_first_until_they_are_sent(ask: Ask) -> None:
 
 
 def test_rejected_request_leaves_an_event_and_nothing_else(ask: Ask) -> None:
-    order = {"op": "reject", "request_id": None, "cause": "request.invalid", "detail": "not JSON", "at": 4.0}
-    result(ask, order)
+    order = {
+        "op": "reject",
+        "request_id": None,
+        "cause": "request.invalid",
+        "detail": "not JSON",
+        "at": 4.0,
+        "occasion": "x",
+    }
     result(ask, order)
     result(ask, {**order, "at": 5.0})
+    result(ask, {**order, "occasion": "y"})
     rows = result(ask, {"op": "outbox", "limit": 10})["events"]
     assert [row["routing_key"] for row in rows] == ["job.rejected.unknown"] * 2, "the repeat is no second event"
     body = json.loads(rows[0]["body"])
@@ -254,8 +261,8 @@ def test_rejected_request_leaves_an_event_and_nothing_else(ask: Ask) -> None:
 
 def test_routing_key_of_a_hostile_label_fits_the_broker(ask: Ask) -> None:
     order = {"op": "reject", "request_id": "x", "cause": "request.invalid", "detail": "", "at": 4.0}
-    result(ask, {**order, "label": "é" * 200})
-    result(ask, {**order, "label": "no-such-label"})
+    result(ask, {**order, "occasion": "1", "label": "é" * 200})
+    result(ask, {**order, "occasion": "2", "label": "no-such-label"})
     keys = [row["routing_key"] for row in result(ask, {"op": "outbox", "limit": 10})["events"]]
     assert keys == ["job.rejected.unknown", "job.rejected.no-such-label"]
 

@@ -34,6 +34,7 @@ class Host:
             on_change=lambda: None,
             clock=lambda: self.now,
         )
+        self.scheduler.open()
 
     def gate(self, waiting: Job) -> str | None:
         return "its gate is closed" if waiting.image.name in self.closed_gates else None

@@ -8,7 +8,7 @@ import pytest
 
 from solstice.model import Resources
 from solstice.supervisor.capacity import Limits, Obstacle, Resource
-from solstice.supervisor.forecast import Forecast, Running
+from solstice.supervisor.forecast import MOST, Forecast, Running
 from solstice.supervisor.jobs import Job
 from solstice.supervisor.turns import Turns
 from tests.supervisor.jobs import job
@@ -70,3 +70,9 @@ def test_without_a_past_or_behind_a_gate_nothing_is_estimated() -> None:
     wanted = job("a")
     assert start_of(wanted, [wanted], [Running(job("a"), 0.0)], past={}) is None
     assert start_of(wanted, [wanted], [], shut=[wanted]) is None
+
+
+def test_behind_a_crowd_nothing_is_estimated() -> None:
+    wanted = job("a")
+    crowd = [job("a") for _ in range(MOST)]
+    assert start_of(wanted, [*crowd, wanted], [Running(job("a"), 0.0)]) is None

@@ -119,3 +119,10 @@ def test_what_is_over_is_forgotten() -> None:
     turns = Turns({"kept": 1.0, "gone": 2.0}, {kept.id: 1.0, gone.id: 2.0})
     turns.forget(["kept"], [kept.id])
     assert turns == Turns({"kept": 1.0}, {kept.id: 1.0})
+
+
+def test_nothing_is_reserved_for_a_job_that_would_not_fit_an_empty_host_either() -> None:
+    turns, small = Turns(), job("b")
+    too_large = job(resources=Resources(1, 1, 80))  # of a disk that is full of other things
+    turns.overtaken[too_large.id] = NOW - RESERVE_AFTER
+    assert started([too_large, small], turns=turns) == [small]
