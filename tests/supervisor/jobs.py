@@ -10,6 +10,8 @@ from solstice.model import Image, JobRequest, Resources, Step
 from solstice.supervisor.jobs import Job
 
 _TIMES = itertools.count(1)
+# In the order in which they are made, so that a test which goes by the order of ids can be repeated.
+_IDS = itertools.count(1)
 
 
 def job(
@@ -23,7 +25,7 @@ def job(
 ) -> Job:
     """A pending job; without `since` each is a thousandth of a second younger than the one before."""
     request = JobRequest(
-        str(uuid.uuid4()),
+        str(uuid.UUID(int=next(_IDS))),
         image,
         (Step("one", "true"),),
         repo_url=repo,
