@@ -34,7 +34,7 @@ async def sweep(forkserver: ForkServer, hypervisor: order.Hypervisor, owner: str
         remedy = answer.remedy if answer else "see whether libvirtd hangs: `virsh list` must answer"
         raise UsageError(f"the back end {hypervisor.backend} cannot be used", why, remedy)
     for name in answer.removed:
-        log.warning("removed what an earlier run left behind", extra={"name": name})
+        log.warning("removed what an earlier run left behind", extra={"vm": name})
 
 
 async def recover(store: Store, dispatch: Dispatch) -> None:
