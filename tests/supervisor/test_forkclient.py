@@ -42,6 +42,15 @@ async def last(said: AsyncIterator[tuple[reports.Report, float]]) -> reports.Rep
     return heard[-1] if heard else None
 
 
+async def opened_by(folder: Path) -> dict[int, str]:
+    """What a held worker has open, once it has written the seed and waits at the FIFO."""
+    while True:
+        opened = {int(entry.name): str(entry.readlink()) for entry in folder.iterdir()}
+        if not [link for link in opened.values() if "seed" in link]:
+            return opened
+        await asyncio.sleep(0.01)
+
+
 async def done(server: ForkServer, attempt: Attempt) -> bool:
     """True when a worker can be had and carries its attempt out."""
     worker = await Worker.start(server, attempt.order)
@@ -204,7 +213,7 @@ def test_a_worker_has_its_channel_and_its_session_and_nothing_else_open(reachabl
                 await worker.say(encode(order.encode(attempt.order)))
                 await worker.hear(1)
                 folder = Path(f"/proc/{await worker.pid}/fd")
-                opened = {int(entry.name): str(entry.readlink()) for entry in folder.iterdir()}
+                opened = await opened_by(folder)
                 assert opened.pop(0) == os.devnull
                 assert opened.pop(1) == opened.pop(2) == str(Path("/proc/self/fd/2").readlink())
                 assert f"socket:[{worker.inode}]" in opened.values()
