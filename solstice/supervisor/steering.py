@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from solstice.errors import UsageError
+from solstice.lifecycle import JobState
 from solstice.protocol.lines import Message
 from solstice.supervisor import pauses, tasks
 from solstice.supervisor.dispatch import Dispatch
@@ -34,7 +35,8 @@ class Steering:
         """End a job that has not ended.  Raises `UsageError` if it has, or is not known."""
         row = (await self._view.find(str(asked.get("job"))))["job"]
         if not self._dispatch.cancel(row["id"], "cancelled by an operator of the host"):
-            raise UsageError(f"job {row['id'][:8]}", "it has ended, or is about to", "see `solstice show`")
+            why = f"it is {row['state']}" if JobState(row["state"]).is_terminal else "it is about to end"
+            raise UsageError(f"job {row['id'][:8]}", why, "see `solstice show`")
         return {"job": row["id"], "state": row["state"]}
 
     async def pause(self, asked: Message) -> Any:
