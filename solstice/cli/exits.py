@@ -2,7 +2,8 @@
 
 0      succeeded; a command of an operator was answered
 N      failed: the exit status of the step that failed
-1      refused: the supervisor cannot do it (no such job or label, a job that has ended), and its answer says why
+1      refused: the supervisor cannot do it (no such job or label, a job that has ended), and its answer says why;
+       of `db check`: the tables are not up to date
 2      the command line, the configuration or this host is at fault; no supervisor answers
 65     the request was rejected (EX_DATAERR)
 75     errored: the infrastructure failed, trying again may help (EX_TEMPFAIL)

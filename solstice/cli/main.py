@@ -20,6 +20,7 @@ from solstice.errors import InternalError, SolsticeError
 
 _COMMANDS = (
     "cancel",
+    "db",
     "dead-letters",
     "drain",
     "enqueue",

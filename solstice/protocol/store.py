@@ -7,6 +7,13 @@ exactly one reply: `{"id": N, "ok": true, "result": {…}}` as the class says, o
 when its reply was lost: the repeat changes nothing.
 
 Times (`at`) are float seconds since the epoch and come from the caller: the store reads no clock.
+
+What a worker reports it numbers, from 1 in each attempt.  A request with a `number` is such a report: it is kept as an
+event of the attempt, along with what it changes, and a number that is not above the highest one kept is a repeat.
+`guest_at` is when it was in the guest, by the guest's clock.
+
+`host` is the owner id of a state directory.  Hosts may share a database, and each asks for what is its own; what was
+stored without a host is everybody's.
 """
 
 from __future__ import annotations
@@ -21,13 +28,15 @@ from typing import Any
 
 from solstice.errors import Cause, SolsticeError
 from solstice.lifecycle import JobState, Phase
-from solstice.model import StepResult
+from solstice.model import DiskFormat, StepResult
 from solstice.protocol.lines import Message
 from solstice.protocol.store_fields import Detail, Document, Limit, fields_of
 
 # What is stored must fit into one line again when it is read back (protocol.lines.MAX_LINE), escaped twice.
 MAX_REQUEST = 2 << 20
 MAX_LABEL = 200
+MAX_REPORT = 64 << 10
+PRUNE_BATCH = 200
 _NO_DETAIL = Detail("")
 _SOME_ROWS = Limit(100)
 
@@ -54,15 +63,22 @@ def bad_request(why: str) -> Refused:
     return Refused(ErrorKind.BAD_REQUEST, "the store does not understand the message", why)
 
 
+def _check_number(number: int | None, attempt: int) -> None:
+    if number is not None and (number < 1 or attempt < 1):
+        raise bad_request("number and attempt of a report count from 1")
+
+
 @dataclass(frozen=True, slots=True)
 class Accept:
     """A validated `jobrequest.v1`; `label` is the text it asked for, `image` what that resolves to.
-    → `{"new": bool, "state": JobState}`; the same `request_id` again is not new, whatever has become of it."""
+    → `{"new": bool, "state": JobState}`; the same `request_id` again is not new, whatever has become of it, and
+    whichever host has it, unless the very same question, by the same host and `at`, is repeated."""
 
     request: Document
     label: str
     image: str
     at: float
+    host: str | None = None
 
     def __post_init__(self) -> None:
         try:
@@ -101,6 +117,40 @@ class EnterPhase:
     attempt: int
     phase: Phase
     at: float
+    number: int | None = None
+    guest_at: float | None = None
+
+    def __post_init__(self) -> None:
+        _check_number(self.number, self.attempt)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A worker reported what moves nothing; `kind` and `report` are its own words.  → `{"repeated": bool}`"""
+
+    job: str
+    attempt: int
+    number: int
+    kind: str
+    report: Document
+    at: float
+    guest_at: float | None = None
+
+    def __post_init__(self) -> None:
+        _check_number(self.number, self.attempt)
+        if len(json.dumps(self.report)) > MAX_REPORT:
+            raise bad_request(f"report is longer than {MAX_REPORT} bytes")
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """The process that has the attempt: its pid, and when it started, as the caller tells it from another of that pid.
+    → `{}`"""
+
+    job: str
+    attempt: int
+    pid: int
+    started: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +166,11 @@ class Finish:
     detail: Detail = _NO_DETAIL
     exit_code: int | None = None
     steps: tuple[StepResult, ...] = ()
+    number: int | None = None
+    guest_at: float | None = None
 
     def __post_init__(self) -> None:
+        _check_number(self.number, self.attempt)
         if not self.state.is_terminal:
             raise bad_request(f"state {self.state} is not the end of a job")
         if (self.cause is None) != (self.state is JobState.SUCCEEDED):
@@ -126,8 +179,8 @@ class Finish:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """running → accepted: the attempt failed and the job waits for another.  An attempt that is not `counted` does not
-    use up the job's retries.  → `{"repeated": bool}`"""
+    """running → accepted: the attempt failed and the job waits for another, until `not_before` at least.  An attempt
+    that is not `counted` does not use up the job's retries.  → `{"repeated": bool}`"""
 
     job: str
     attempt: int
@@ -135,6 +188,12 @@ class Release:
     at: float
     counted: bool
     detail: Detail = _NO_DETAIL
+    not_before: float | None = None
+    number: int | None = None
+    guest_at: float | None = None
+
+    def __post_init__(self) -> None:
+        _check_number(self.number, self.attempt)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,15 +207,21 @@ class Reject:
     occasion: str
     at: float
     label: str | None = None
+    host: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Open:
     """What a supervisor needs to recover, in pages.  → `{"jobs": […], "attempts": […], "more": bool}`: jobs that are
     not terminal with a `seq` above `after`, in order of acceptance; with the first page (`after` 0) all attempts that
-    are not `done`, those of ended jobs too.  While `more`, ask again `after` the last job's `seq`."""
+    are not `done`, those of ended jobs too.  While `more`, ask again `after` the last job's `seq`.
+
+    A job is a summary with "request" and "next_attempt".  Of an attempt come "job", "attempt", "phase", "backend",
+    "host", "started_at", "reported" (the highest number of a report that is kept, 0 for none), "pid" and
+    "worker_started" (null until `worker` said them), and the job's "label", "image" and "state"."""
 
     after: int = 0
+    host: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +230,7 @@ class Outbox:
     publish as it is.  Fewer than `limit` may come although there are more; none means that there are none."""
 
     limit: Limit = _SOME_ROWS
+    host: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +242,8 @@ class Sent:
 
 @dataclass(frozen=True, slots=True)
 class Jobs:
-    """→ `{"jobs": [summary, …]}`, newest first; fewer than `limit` if they would not fit into one answer."""
+    """→ `{"jobs": [summary, …]}`, newest first; fewer than `limit` if they would not fit into one answer.  In a
+    summary, "counted" is the number of attempts that use up retries, the running one included."""
 
     limit: Limit = _SOME_ROWS
     state: JobState | None = None
@@ -213,10 +280,48 @@ class Host:
     at: float
 
 
+@dataclass(frozen=True, slots=True)
+class Image:
+    """A base image is ready; said again about a name, it replaces what was.  → `{}`"""
+
+    name: str
+    format: DiskFormat
+    path: str
+    at: float
+    digest: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Images:
+    """→ `{"images": [{"name", "digest", "format", "path", "ready_at"}, …]}`, by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prune:
+    """Forget jobs that ended before `older_than`, in batches, once their logs are gone; events that are not yet
+    published stay.  → `{"jobs": [{"id", "seq"}, …]}`: the next ones with a `seq` above `after`.  The caller removes
+    their logs, and names them in `removed` next time, with the last `seq` as `after`.  None means that there are no
+    more.
+
+    Logs go first: after a crash in between the job is still there, and comes again.  The other way round, nobody would
+    know any more whose the logs are.  A job with an attempt that is not `done` is left alone."""
+
+    older_than: float
+    after: int = 0
+    removed: tuple[str, ...] = ()
+    host: str | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.removed) > PRUNE_BATCH:
+            raise bad_request(f"removed has more than {PRUNE_BATCH} jobs")
+
+
 REQUESTS: Mapping[str, type[Any]] = {
     "accept": Accept,
     "start": Start,
     "phase": EnterPhase,
+    "report": Report,
+    "worker": Worker,
     "finish": Finish,
     "release": Release,
     "reject": Reject,
@@ -228,6 +333,9 @@ REQUESTS: Mapping[str, type[Any]] = {
     "counts": Counts,
     "durations": Durations,
     "host": Host,
+    "image": Image,
+    "images": Images,
+    "prune": Prune,
 }
 
 

@@ -13,7 +13,7 @@ from typing import Any, NewType, get_type_hints
 
 from solstice.errors import Cause
 from solstice.lifecycle import JobState, Phase
-from solstice.model import StepResult
+from solstice.model import DiskFormat, StepResult
 
 MAX_DETAIL = 16 << 10
 MAX_ROWS = 10_000
@@ -106,6 +106,8 @@ _READERS: Mapping[Any, Reader] = {
     Limit: _limit,
     int | None: _optional(_integer),
     float: _number,
+    float | None: _optional(_number),
+    DiskFormat: DiskFormat,
     bool: _boolean,
     Document: _document,
     JobState: JobState,

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import ExitStack
 
 import setproctitle
 from sqlalchemy.engine import Engine
 
 from solstice.errors import SolsticeError
+from solstice.host import racepoints
 from solstice.host.channel import Channel, Closed
 from solstice.host.processes import adopt_stdin, ignore_terminal_signals
 from solstice.protocol.lines import Message
 from solstice.protocol.store import bad_request
-from solstice.store.engine import open_database
+from solstice.store.engine import opened
 from solstice.store.group import answer, refusal
 
 
@@ -29,21 +31,20 @@ def main() -> int:
     os.umask(0o077)
     setproctitle.setproctitle("solstice: store")
     channel = Channel(adopt_stdin())
-    engine = None
     try:
-        while engine is None:
-            engine = _configure(channel)
-        while True:
-            for reply in answer(engine, _waiting(channel)):
-                channel.send(reply)
+        with ExitStack() as stack:
+            engine = None
+            while engine is None:
+                engine = _configure(channel, stack)
+            while True:
+                for reply in answer(engine, _waiting(channel)):
+                    channel.send(reply)
+                racepoints.reach("store.reply.after")
     except Closed:
         return 0
     except SolsticeError as error:
         sys.stderr.write(f"solstice: store: {error}\n")
         return error.exit_code
-    finally:
-        if engine is not None:
-            engine.dispose()
 
 
 def _waiting(channel: Channel) -> list[Message]:
@@ -61,13 +62,16 @@ def _waiting(channel: Channel) -> list[Message]:
     return messages
 
 
-def _configure(channel: Channel) -> Engine | None:
-    """Answer one message; the engine if it was a `configure` that could be followed.  Raises `Closed`."""
+def _configure(channel: Channel, stack: ExitStack) -> Engine | None:
+    """Answer one message; the engine, which `stack` closes, if it was a `configure` that could be followed.
+
+    Raises `Closed`.
+    """
     message = channel.receive()
     if message is None:
         return None
     try:
-        engine = _open(message)
+        engine = stack.enter_context(opened(_url(message)))
     except SolsticeError as error:
         channel.send(refusal(message, error))
         return None
@@ -76,11 +80,11 @@ def _configure(channel: Channel) -> Engine | None:
     return engine
 
 
-def _open(message: Message) -> Engine:
+def _url(message: Message) -> str:
     url = message.get("url")
     if message.get("op") != "configure" or not isinstance(url, str):
         raise bad_request("the first message is configure, with a url")
-    return open_database(url)
+    return url
 
 
 if __name__ == "__main__":

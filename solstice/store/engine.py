@@ -1,20 +1,22 @@
-"""Opens the database: the engine, what SQLite must be told on each connection, and the version of the tables.
+"""Opens the database: the engine, what the database must be told on each connection, and the tables.
 
-Called once per process, by `__main__`, which disposes of the engine at its end.  The pool holds one connection: the
-process has one thread, and a connection that stays open keeps SQLite's log from being folded in after each commit.
+Called once per process, by `__main__` or `solstice db`.  The pool holds one connection: the process has one thread, and
+a connection that stays open keeps SQLite's log from being folded in after each commit.
 """
 
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from sqlalchemy import create_engine, event, insert, inspect, select
+from sqlalchemy import create_engine, event
 from sqlalchemy.engine import Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.pool import QueuePool
 
 from solstice.errors import UsageError
-from solstice.store.schema import SCHEMA_VERSION, metadata, schema_version
+from solstice.store import lock, migrate, postgresql
 
 BUSY_TIMEOUT = 5.0
 _PRAGMAS = (
@@ -26,38 +28,73 @@ _PRAGMAS = (
     "PRAGMA foreign_keys = ON",
 )
 
+_REMEDIES = {
+    "sqlite": "check that the directory exists, is writable and has space",
+    "postgresql": "check that the server runs, and that this host, user and password may use the database",
+}
 
-def open_database(url: str) -> Engine:
-    """The engine for `url`, with all tables made.  Raises `UsageError`, without the URL's password in it."""
+
+@contextmanager
+def opened(url: str, patience: float = lock.PATIENCE) -> Iterator[Engine]:
+    """The engine for `url`, with the newest tables; of an SQLite file, this process is the only one that has it.
+
+    Waits `patience` seconds for that.  Raises `UsageError`, without the URL's password in it.
+    """
+    engine = connect(url)
+    with lock.held(engine, patience):
+        try:
+            with transaction(engine) as db:
+                migrate.upgrade(db, shown(engine))
+            yield engine
+        finally:
+            # before the lock is gone: whoever closes last folds the log into the file
+            engine.dispose()
+
+
+def connect(url: str) -> Engine:
+    """The engine for `url`; the database is not touched.  Raises `UsageError`, without the URL's password in it."""
     try:
-        parsed = make_url(url)
-        shown = parsed.render_as_string(hide_password=True)
         engine = create_engine(
-            parsed, future=True, hide_parameters=True, poolclass=QueuePool, pool_size=1, max_overflow=0
+            make_url(url),
+            future=True,
+            hide_parameters=True,
+            poolclass=QueuePool,
+            pool_size=1,
+            max_overflow=0,
+            # a server that was started again meanwhile costs nobody an answer
+            pool_pre_ping=not url.startswith("sqlite:"),
         )
-    except (ArgumentError, NoSuchModuleError, ImportError):
+    except (ArgumentError, NoSuchModuleError, ImportError, ValueError):
         # the exception's text may hold the whole URL
-        remedy = "DATABASE_URL is like sqlite:////var/lib/solstice/solstice.db"
+        remedy = "DATABASE_URL is like sqlite:////var/lib/solstice/solstice.db or postgresql://USER:PASSWORD@HOST/NAME"
         raise UsageError("the database cannot be opened", "no usable URL, or its driver is missing", remedy) from None
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _set_up_sqlite)
         event.listen(engine, "begin", _begin)
-    try:
-        with engine.begin() as db:
-            _make_tables(db, shown)
-    except SQLAlchemyError as error:
-        engine.dispose()
-        remedy = "check that the directory exists, is writable and has space"
-        raise UsageError(f"the database {shown} cannot be opened", reason(error), remedy) from None
-    except UsageError:
-        engine.dispose()
-        raise
+    elif engine.dialect.name == "postgresql":
+        postgresql.set_up(engine)
     return engine
 
 
+@contextmanager
+def transaction(engine: Engine) -> Iterator[Connection]:
+    """One transaction, for those who have no use for what the database says: its errors become `UsageError`."""
+    try:
+        with engine.begin() as db:
+            yield db
+    except SQLAlchemyError as error:
+        remedy = _REMEDIES[engine.dialect.name]
+        raise UsageError(f"the database {shown(engine)} cannot be opened", reason(error), remedy) from None
+
+
+def shown(engine: Engine) -> str:
+    """The database's URL, for people: without its password, and without its options, where there may be another."""
+    return str(engine.url.set(query={}).render_as_string(hide_password=True))
+
+
 def reason(error: SQLAlchemyError) -> str:
-    """What the database itself said, without the statement around it."""
-    return str(getattr(error, "orig", None) or error)
+    """What the database itself said, on one line, without the statement around it."""
+    return " ".join(str(getattr(error, "orig", None) or error).split())
 
 
 def _set_up_sqlite(connection: sqlite3.Connection, _record: object) -> None:
@@ -71,17 +108,3 @@ def _set_up_sqlite(connection: sqlite3.Connection, _record: object) -> None:
 def _begin(db: Connection) -> None:
     # IMMEDIATE: a transaction that began as a reader cannot wait for the write lock, it fails at once.
     db.exec_driver_sql("BEGIN IMMEDIATE")
-
-
-def _make_tables(db: Connection, shown: str) -> None:
-    if inspect(db).has_table(schema_version.name):
-        found = db.execute(select(schema_version.c.version)).scalar_one()
-        if found > SCHEMA_VERSION:
-            raise UsageError(
-                f"the database {shown} cannot be used",
-                f"its tables have version {found}, and this Solstice knows version {SCHEMA_VERSION}",
-                "install the newer Solstice again, or restore the database from before the upgrade",
-            )
-        return
-    metadata.create_all(db)
-    db.execute(insert(schema_version).values(version=SCHEMA_VERSION))

@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import insert, select
+from sqlalchemy import and_, bindparam, insert, select
 from sqlalchemy.engine import Connection
 
 from solstice.errors import Cause
@@ -21,31 +21,41 @@ from solstice.store.schema import attempts, jobs, outbox
 SCHEMA = "jobevent.v1"
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, f"urn:solstice:{SCHEMA}")
 
+# The row of a job, with what its attempt has; that is null in all of them for a job that has not been tried.
+_TRIED = (attempts.c.cause, attempts.c.detail, attempts.c.steps, attempts.c.backend, attempts.c.host)
+_WHAT_TO_TELL = (
+    select(jobs, *(column.label(f"tried_{column.name}") for column in _TRIED))
+    .outerjoin(attempts, and_(attempts.c.job == jobs.c.id, attempts.c.attempt == bindparam("of_attempt")))
+    .where(jobs.c.id == bindparam("of_job"))
+)
+_KNOWN = select(outbox.c.seq).where(outbox.c.message_id == bindparam("of_message"))
+# inline: nobody asks for the number of the new row
+_NEW = insert(outbox).inline()
+
 
 def tell(db: Connection, job_id: str, attempt: int, at: float) -> None:
     """The job has just got the state that its row has, by this attempt (0: by none)."""
-    job = db.execute(select(jobs).where(jobs.c.id == job_id)).one()
-    tried = db.execute(select(attempts).where(attempts.c.job == job_id, attempts.c.attempt == attempt)).one_or_none()
+    job = db.execute(_WHAT_TO_TELL, {"of_job": job_id, "of_attempt": attempt}).one()
     # a released attempt has a cause that its job, which waits again, has not
-    ended = tried or job
+    cause, detail = (job.tried_cause, job.tried_detail) if attempt else (job.cause, job.detail)
     body = {
         "job_id": job.id,
         "state": job.state,
         "label": job.label,
         "image": job.image,
         "attempt": attempt,
-        **_why(ended.cause, ended.detail),
+        **_why(cause, detail),
         "exit_code": job.exit_code,
-        "steps": json.loads(tried.steps) if tried else [],
-        "backend": tried.backend if tried else None,
-        "host": tried.host if tried else None,
+        "steps": json.loads(job.tried_steps or "[]"),
+        "backend": job.tried_backend,
+        "host": job.tried_host,
         "source": json.loads(job.request).get("source"),
         "accepted_at": job.accepted_at,
         "started_at": job.started_at,
         "ended_at": job.ended_at,
         "at": at,
     }
-    _add(db, f"{job.id}/{attempt}/{job.state}", f"job.{job.state}.{job.label}", body)
+    _add(db, f"{job.id}/{attempt}/{job.state}", f"job.{job.state}.{job.label}", body, job.host)
 
 
 def tell_rejected(db: Connection, rejected: Reject) -> None:
@@ -61,7 +71,7 @@ def tell_rejected(db: Connection, rejected: Reject) -> None:
         **_why(rejected.cause, rejected.detail),
         "at": rejected.at,
     }
-    _add(db, f"rejected/{rejected.occasion}/{rejected.cause}", f"job.rejected.{label}", body)
+    _add(db, f"rejected/{rejected.occasion}/{rejected.cause}", f"job.rejected.{label}", body, rejected.host)
 
 
 def _why(cause: str | None, detail: str) -> dict[str, str | None]:
@@ -74,9 +84,10 @@ def _why(cause: str | None, detail: str) -> dict[str, str | None]:
     }
 
 
-def _add(db: Connection, identity: str, routing_key: str, body: Mapping[str, Any]) -> None:
+def _add(db: Connection, identity: str, routing_key: str, body: Mapping[str, Any], host: str | None) -> None:
     message_id = str(uuid.uuid5(_NAMESPACE, identity))
-    if db.execute(select(outbox.c.seq).where(outbox.c.message_id == message_id)).first():
+    if db.execute(_KNOWN, {"of_message": message_id}).first():
         return
     text = json.dumps({"schema_version": SCHEMA, "event_id": message_id, **body})
-    db.execute(insert(outbox).values(message_id=message_id, routing_key=routing_key, body=text, created_at=body["at"]))
+    new = {"message_id": message_id, "routing_key": routing_key, "body": text, "created_at": body["at"], "host": host}
+    db.execute(_NEW, new)

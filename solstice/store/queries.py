@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import Column, bindparam, delete, func, insert, or_, select, update
 from sqlalchemy.engine import Connection, Row
 
 from solstice.lifecycle import JobState, Phase
@@ -20,6 +20,8 @@ from solstice.protocol.store import (
     Durations,
     ErrorKind,
     Host,
+    Image,
+    Images,
     Job,
     Jobs,
     Open,
@@ -28,9 +30,9 @@ from solstice.protocol.store import (
     Sent,
     bad_request,
 )
-from solstice.store import moves
+from solstice.store import moves, retention
 from solstice.store.moves import Result
-from solstice.store.schema import attempts, hosts, jobs, outbox
+from solstice.store.schema import attempts, hosts, images, jobs, outbox
 
 PAGE_BYTES = 2 << 20
 # How many attempts an estimate is made of.
@@ -49,7 +51,28 @@ _SUMMARY = (
     jobs.c.accepted_at,
     jobs.c.started_at,
     jobs.c.ended_at,
+    jobs.c.not_before,
 )
+_IDENTITY = (
+    attempts.c.job,
+    attempts.c.attempt,
+    attempts.c.phase,
+    attempts.c.backend,
+    attempts.c.host,
+    attempts.c.started_at,
+    attempts.c.reported,
+    attempts.c.pid,
+    attempts.c.worker_started,
+)
+
+# Made once, as those of `moves` are: the supervisor asks these for every job.
+_OLDEST = (
+    select(outbox.c.seq, outbox.c.message_id, outbox.c.routing_key, outbox.c.body)
+    .order_by(outbox.c.seq)
+    .limit(bindparam("most"))
+)
+_OLDEST_OF_HOST = _OLDEST.where(or_(outbox.c.host == bindparam("of_host"), outbox.c.host.is_(None)))
+_SENT = delete(outbox).where(outbox.c.message_id == bindparam("of_message"))
 
 
 def open_jobs(db: Connection, asked: Open) -> Result:
@@ -59,6 +82,8 @@ def open_jobs(db: Connection, asked: Open) -> Result:
         .where(jobs.c.state.not_in(_TERMINAL), jobs.c.seq > asked.after)
         .order_by(jobs.c.seq)
     )
+    if asked.host is not None:
+        statement = statement.where(_is_of(jobs.c.host, asked.host))
     page: list[Result] = []
     room = PAGE_BYTES
     more = False
@@ -70,25 +95,26 @@ def open_jobs(db: Connection, asked: Open) -> Result:
         job = {**_plain(row), "request": json.loads(row.request), "next_attempt": (row.last_attempt or 0) + 1}
         del job["last_attempt"]
         page.append(job)
-    return {"jobs": page, "attempts": [] if asked.after else _open_attempts(db), "more": more}
+    return {"jobs": page, "attempts": [] if asked.after else _open_attempts(db, asked.host), "more": more}
 
 
-def _open_attempts(db: Connection) -> list[Result]:
-    columns = attempts.c.job, attempts.c.attempt, attempts.c.phase, attempts.c.backend, attempts.c.host
+def _open_attempts(db: Connection, host: str | None) -> list[Result]:
     statement = (
-        select(*columns, jobs.c.label, jobs.c.image, jobs.c.state)
+        select(*_IDENTITY, jobs.c.label, jobs.c.image, jobs.c.state)
         .join(jobs, jobs.c.id == attempts.c.job)
         .where(attempts.c.phase != Phase.DONE.value)
         .order_by(jobs.c.seq, attempts.c.attempt)
     )
+    if host is not None:
+        statement = statement.where(_is_of(jobs.c.host, host))
     return [_plain(row) for row in db.execute(statement)]
 
 
 def oldest_events(db: Connection, asked: Outbox) -> Result:
-    columns = outbox.c.seq, outbox.c.message_id, outbox.c.routing_key, outbox.c.body
     page: list[Result] = []
     room = PAGE_BYTES
-    for row in db.execute(select(*columns).order_by(outbox.c.seq).limit(asked.limit)):
+    statement = _OLDEST if asked.host is None else _OLDEST_OF_HOST
+    for row in db.execute(statement, {"most": asked.limit, "of_host": asked.host}):
         room -= len(row.body)
         if room < 0 and page:
             break
@@ -97,8 +123,8 @@ def oldest_events(db: Connection, asked: Outbox) -> Result:
 
 
 def sent(db: Connection, asked: Sent) -> Result:
-    for message_id in asked.message_ids:
-        db.execute(delete(outbox).where(outbox.c.message_id == message_id))
+    if asked.message_ids:
+        db.execute(_SENT, [{"of_message": message_id} for message_id in asked.message_ids])
     return {}
 
 
@@ -159,6 +185,22 @@ def host(db: Connection, asked: Host) -> Result:
     return {}
 
 
+def image(db: Connection, asked: Image) -> Result:
+    values = {"digest": asked.digest, "format": asked.format.value, "path": asked.path, "ready_at": asked.at}
+    changed = db.execute(update(images).where(images.c.name == asked.name).values(**values))
+    if not changed.rowcount:
+        db.execute(insert(images).values(name=asked.name, **values))
+    return {}
+
+
+def all_images(db: Connection, _asked: Images) -> Result:
+    return {"images": [_plain(row) for row in db.execute(select(images).order_by(images.c.name))]}
+
+
+def _is_of(column: Column[Any], host: str) -> Any:
+    return or_(column == host, column.is_(None))
+
+
 def _plain(row: Row[Any]) -> Result:
     return dict(row._mapping)
 
@@ -167,6 +209,8 @@ OPERATIONS: Mapping[type[Any], Callable[[Connection, Any], Result]] = {
     asked_for.Accept: moves.accept,
     asked_for.Start: moves.start,
     asked_for.EnterPhase: moves.enter_phase,
+    asked_for.Report: moves.report,
+    asked_for.Worker: moves.worker,
     asked_for.Finish: moves.finish,
     asked_for.Release: moves.release,
     asked_for.Reject: moves.reject,
@@ -178,4 +222,7 @@ OPERATIONS: Mapping[type[Any], Callable[[Connection, Any], Result]] = {
     Counts: counts,
     Durations: durations,
     Host: host,
+    Image: image,
+    Images: all_images,
+    asked_for.Prune: retention.prune,
 }

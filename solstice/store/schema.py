@@ -1,21 +1,29 @@
 """The tables.  SQLAlchemy Core, no ORM; SQLite by default, and nothing in here that PostgreSQL would not take.
 
 Times are float seconds since the epoch.  JSON is kept as text, as it was made: an event is published byte for byte as
-it was written with the change that it tells of.
+it was written with the change that it tells of.  A change here needs a revision in `migrations`, which a test compares
+with this.
 """
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Boolean, Column, Float, ForeignKey, Integer, MetaData, String, Table, Text
-
-# Raised by every change of the tables below.
-SCHEMA_VERSION = 1
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+)
 
 metadata = MetaData()
 # SQLite counts only a column of exactly the type INTEGER.
 _Counter = BigInteger().with_variant(Integer, "sqlite")
-
-schema_version = Table("schema_version", metadata, Column("version", Integer, primary_key=True))
 
 hosts = Table(
     "hosts",
@@ -42,6 +50,10 @@ jobs = Table(
     Column("accepted_at", Float, nullable=False),
     Column("started_at", Float),
     Column("ended_at", Float),
+    # a job that waits for another attempt waits at least until then
+    Column("not_before", Float),
+    # the owner id of the host that accepted it
+    Column("host", String),
     # a seq is an order of acceptance, so that of a removed job must not come back
     sqlite_autoincrement=True,
 )
@@ -64,6 +76,26 @@ attempts = Table(
     Column("timings", Text, nullable=False),
     Column("ended_at", Float),
     Column("steps", Text, nullable=False, default="[]"),
+    # the highest number of a report that is in `events`
+    Column("reported", Integer, nullable=False, server_default="0"),
+    # the worker that has it: together they are one process of that host
+    Column("pid", Integer),
+    Column("worker_started", Float),
+)
+
+# What workers reported, as they numbered it; kept for people, and the source of nothing.
+events = Table(
+    "events",
+    metadata,
+    Column("job", String, primary_key=True),
+    Column("attempt", Integer, primary_key=True, autoincrement=False),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("kind", String, nullable=False),
+    Column("report", Text, nullable=False),
+    Column("host_at", Float, nullable=False),
+    # by the guest's clock, which may be wrong: that is why it is kept
+    Column("guest_at", Float),
+    ForeignKeyConstraint(["job", "attempt"], ["attempts.job", "attempts.attempt"]),
 )
 
 outbox = Table(
@@ -74,6 +106,18 @@ outbox = Table(
     Column("routing_key", String, nullable=False),
     Column("body", Text, nullable=False),
     Column("created_at", Float, nullable=False),
+    # who publishes it; hosts that share a database would otherwise all do
+    Column("host", String),
     # rows come and go all the time, and readers go by the order
     sqlite_autoincrement=True,
+)
+
+images = Table(
+    "images",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("digest", String),
+    Column("format", String, nullable=False),
+    Column("path", String, nullable=False),
+    Column("ready_at", Float, nullable=False),
 )

@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy.engine import Engine
 
 from solstice.protocol.lines import Message, decode, encode
-from solstice.store.engine import open_database
+from solstice.store.engine import opened
 from solstice.store.group import answer
 
 Ask = Callable[[Message], Any]
 
 
 @pytest.fixture
-def ask(tmp_path: Path) -> Iterator[Ask]:
-    """Asks one message of a fresh database, as if over the channel; the whole reply."""
-    engine = open_database(f"sqlite:///{tmp_path / 'test.db'}")
+def engine(database_url: str) -> Iterator[Engine]:
+    """A fresh database."""
+    with opened(database_url) as engine:
+        yield engine
+
+
+@pytest.fixture
+def ask(engine: Engine) -> Ask:
+    """Asks one message of the fresh database, as if over the channel; the whole reply."""
 
     def ask_one(message: Message) -> Any:
         (reply,) = answer(engine, [decode(encode({"id": 7, **message}))])
         assert reply["id"] == 7
         return decode(encode(reply))
 
-    yield ask_one
-    engine.dispose()
+    return ask_one

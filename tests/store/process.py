@@ -52,8 +52,8 @@ class Store:
         assert reply["ok"], reply
         return reply["result"]
 
-    def configure(self, path: Path) -> None:
-        assert self.result("configure", url=f"sqlite:///{path}") == {}
+    def configure(self, where: Path | str) -> None:
+        assert self.result("configure", url=where if isinstance(where, str) else f"sqlite:///{where}") == {}
 
     def kill(self) -> None:
         self.process.send_signal(signal.SIGKILL)
@@ -75,12 +75,12 @@ class Store:
 
 
 @contextmanager
-def running_store(path: Path | None = None) -> Iterator[Store]:
-    """A store process, configured for the file `path` if there is one; no longer there afterwards."""
+def running_store(where: Path | str | None = None) -> Iterator[Store]:
+    """A store process, configured for a file or a URL if there is one; no longer there afterwards."""
     store = Store()
     try:
-        if path is not None:
-            store.configure(path)
+        if where is not None:
+            store.configure(where)
         yield store
     finally:
         store.channel.close()

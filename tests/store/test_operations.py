@@ -1,4 +1,4 @@
-"""Each operation: what it changes, what it tells the world, what it refuses.  A real SQLite file, in this process."""
+"""Each operation: what it changes, what it tells the world, what it refuses.  Real databases, in this process."""
 
 from __future__ import annotations
 
@@ -38,8 +38,16 @@ def test_accepted_twice_is_one_job_and_one_event(ask: Ask) -> None:
     assert result(ask, accept(job)) == {"new": True, "state": "accepted"}
     result(ask, start(job))
     before = everything(ask, job)
-    assert result(ask, accept(job)) == {"new": False, "state": "running"}
+    assert result(ask, {**accept(job), "at": 1.5}) == {"new": False, "state": "running"}
     assert everything(ask, job) == before
+
+
+def test_a_question_whose_answer_was_lost_with_the_store_is_answered_as_it_was_then(ask: Ask) -> None:
+    mine = {**accept(new_job()), "host": "aaaaaaaaaaaa", "at": 1795000000.123456}
+    for _ in range(2):
+        assert result(ask, mine) == {"new": True, "state": "accepted"}
+    for other in ({"host": "bbbbbbbbbbbb"}, {"at": 1795000000.123457}):
+        assert result(ask, {**mine, **other}) == {"new": False, "state": "accepted"}
 
 
 def test_whole_life_of_a_job_is_kept_and_told(ask: Ask) -> None:

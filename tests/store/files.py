@@ -1,0 +1,23 @@
+"""SQLite files that the store did not make itself, and a way into those that it did."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+# What the store made before there were migrations, with one running job; as sqlite3 writes it down.
+_BEFORE_MIGRATIONS = Path(__file__).with_name("before_migrations.sql")
+
+
+@contextmanager
+def outsider(file: Path) -> Iterator[sqlite3.Connection]:
+    """A connection that knows nothing of the store; each statement is a transaction."""
+    with closing(sqlite3.connect(file, isolation_level=None)) as connection:
+        yield connection
+
+
+def old_database(file: Path) -> None:
+    with outsider(file) as connection:
+        connection.executescript(_BEFORE_MIGRATIONS.read_text())

@@ -1,0 +1,159 @@
+"""What only a server can do to the store: go, come back, hang, keep locks, serve others.  A real PostgreSQL."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from typing import Any
+
+import psycopg2
+import pytest
+
+from solstice.errors import UsageError
+from solstice.protocol.lines import Message
+from solstice.store import migrate
+from solstice.store import postgresql as waiting
+from solstice.store.engine import connect, opened, transaction
+from solstice.store.group import answer
+from tests.real.postgresql import Postgresql
+from tests.real.waiting import until
+from tests.store.process import accept, new_job, running_store
+
+pytestmark = pytest.mark.postgresql
+
+COUNTS: Message = {"op": "counts", "id": 1}
+
+
+@pytest.fixture
+def url(postgresql: Postgresql) -> Iterator[str]:
+    with postgresql.database() as url:
+        yield url
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting, "PATIENCE", 0.5)
+
+
+@contextmanager
+def outsider(url: str) -> Iterator[Any]:
+    """A connection of another program, in a transaction."""
+    with closing(psycopg2.connect(url)) as connection:
+        yield connection
+
+
+def test_server_that_was_started_again_costs_nobody_an_answer(postgresql: Postgresql, url: str) -> None:
+    with running_store(url) as store:
+        for end in (postgresql.stop, postgresql.crash):
+            store.result(**accept(new_job()))
+            end()
+            postgresql.start()
+        assert store.result("counts")["counts"]["accepted"] == 2
+
+
+def test_server_that_is_gone_is_an_answer_until_it_is_back(postgresql: Postgresql, url: str) -> None:
+    with running_store(url) as store:
+        store.result(**accept(new_job()))
+        postgresql.stop()
+        try:
+            for _ in range(3):
+                reply = store.ask(**accept(new_job()))
+                assert reply["kind"] == "database"
+                assert "nothing was changed" in reply["error"]
+                assert postgresql.password not in reply["error"]
+        finally:
+            postgresql.start()
+        assert store.result("counts")["counts"]["accepted"] == 1
+
+
+@pytest.mark.usefixtures("impatient")
+def test_server_that_hangs_is_an_answer_in_time(postgresql: Postgresql, url: str) -> None:
+    with opened(url) as engine:
+        postgresql.freeze()
+        try:
+            began = time.monotonic()
+            (reply,) = answer(engine, [{**accept(new_job()), "id": 1}])
+            assert time.monotonic() - began < 10 * waiting.PATIENCE
+            assert (reply["ok"], reply["kind"]) == (False, "database")
+            assert "did not answer within 0.5 s" in reply["error"]
+        finally:
+            postgresql.thaw()
+        (reply,) = answer(engine, [COUNTS])
+        assert reply["result"]["counts"]["accepted"] == 0
+
+
+@pytest.mark.usefixtures("impatient")
+def test_lock_that_another_program_keeps_is_an_answer_in_time(url: str) -> None:
+    with opened(url) as engine, outsider(url) as other:
+        other.cursor().execute("LOCK TABLE jobs")
+        (reply,) = answer(engine, [COUNTS])
+        assert reply["kind"] == "database"
+        assert "statement timeout" in reply["error"]
+        other.rollback()
+        assert answer(engine, [COUNTS])[0]["ok"]
+
+
+def test_request_that_two_hosts_accept_at_once_is_one_job(postgresql: Postgresql, url: str) -> None:
+    job, neighbour = new_job(), new_job()
+    with opened(url) as engine, outsider(url) as other, ThreadPoolExecutor() as pool:
+        # the other host has stored it, and not yet committed
+        other.cursor().execute(
+            "INSERT INTO jobs (id, request, label, image, state, detail, attempts, accepted_at)"
+            " VALUES (%s, '{}', 'x', 'x', 'accepted', '', 0, 0.5)",
+            [job],
+        )
+        asked = [{**accept(each), "id": each} for each in (neighbour, job)]
+        waits = pool.submit(answer, engine, asked)
+        until(lambda: _waiting(postgresql, url) == 1, seconds=20, what="the wait for the other host", evidence=str)
+        other.commit()
+        mine, theirs = waits.result()
+    assert mine["result"] == {"new": True, "state": "accepted"}
+    assert theirs["result"] == {"new": False, "state": "accepted"}
+
+
+def _waiting(server: Postgresql, url: str) -> int:
+    return len(server.execute("SELECT pid FROM pg_locks WHERE NOT granted", url))
+
+
+def test_stores_that_start_at_once_make_the_tables_once(url: str) -> None:
+    with running_store() as first, running_store() as second:
+        for store in (first, second):
+            store.write([{"op": "configure", "url": url}])
+        assert [store.read()["ok"] for store in (first, second)] == [True, True]
+        first.result(**accept(new_job()))
+        assert second.result("counts")["counts"]["accepted"] == 1
+
+
+def test_new_database_has_the_tables_of_the_schema(url: str) -> None:
+    with opened(url) as engine, engine.begin() as db:
+        assert migrate.current(db) == migrate.HEAD
+        assert migrate.differences(db) == []
+
+
+def test_newer_tables_are_refused_with_a_remedy(postgresql: Postgresql, url: str) -> None:
+    with opened(url):
+        pass
+    postgresql.execute("UPDATE alembic_version SET version_num = '9999'", url)
+    with pytest.raises(UsageError, match="install the newer Solstice again"), opened(url):
+        pass
+
+
+@pytest.mark.parametrize("options", ["", "?password=wrong-secret"])
+def test_wrong_password_is_refused_and_not_shown(postgresql: Postgresql, options: str) -> None:
+    with running_store() as store:
+        url = postgresql.url(password="wrong-secret") + options  # noqa: S106 - it is the wrong one
+        reply = store.ask("configure", url=url)
+        assert reply["kind"] == "database"
+        assert "password authentication failed" in reply["error"]
+        assert "this host, user and password" in reply["error"]
+        assert "secret" not in reply["error"]
+
+
+@pytest.mark.parametrize("scheme", ["postgresql", "postgresql+psycopg2"])
+def test_both_names_of_the_driver_are_the_same(postgresql: Postgresql, scheme: str) -> None:
+    engine = connect(postgresql.url().replace("postgresql", scheme, 1))
+    with transaction(engine) as db:
+        assert db.dialect.driver == "psycopg2"
+    engine.dispose()
