@@ -44,6 +44,15 @@ class Channel:
         except (BrokenPipeError, ConnectionResetError):
             raise Closed from None
 
+    def offer(self, data: bytes) -> int:
+        """Send what the peer takes of `data` now, without waiting; how many bytes that were.  Raises `Closed`."""
+        try:
+            return self._sock.send(data, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return 0
+        except (BrokenPipeError, ConnectionResetError):
+            raise Closed from None
+
     def receive(self, deadline: float | None = None) -> Message | None:
         """The next message; None when `deadline` (monotonic) passes first.  Raises `Closed` at the end."""
         while not self._ready:

@@ -17,4 +17,9 @@ def deadline(seconds: float) -> float:
 
 def monotonic_of(at: float) -> float:
     """A past moment of the wall clock as this process's monotonic clock has it; one in the future counts as now."""
-    return time.monotonic() - max(0.0, time.time() - at)
+    return min(monotonic_at(at), time.monotonic())
+
+
+def monotonic_at(at: float) -> float:
+    """A moment of the wall clock, past or to come, as this process's monotonic clock has it."""
+    return time.monotonic() + at - time.time()

@@ -21,7 +21,7 @@ def make_passable(directory: Path) -> None:
 def remove_tree(directory: Path) -> None:
     """Remove `directory` and all in it; that it is gone, or goes while we look, is fine.
 
-    A worker that lost its supervisor and the sweeper of the next one may both be at it; rmtree then finds
+    Two cleaners, one of them of the supervisor before, may both be at it; rmtree then finds
     entries missing that it has just listed.
     """
     while directory.exists():
@@ -39,8 +39,13 @@ def replace(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     staged.rename(path)
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    sync(path.parent)
+
+
+def sync(directory: Path) -> None:
+    """Return when it is on the disk what is in `directory`, and what is no longer.  Raises `OSError`."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(directory)
+        os.fsync(descriptor)
     finally:
-        os.close(directory)
+        os.close(descriptor)

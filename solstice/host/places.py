@@ -5,7 +5,7 @@
     STATE/solstice.db                the store's (see store/)
     STATE/paused.json                what an operator paused
     STATE/noop/                      what the noop back end "runs"
-    STATE/jobs/JOB/ATTEMPT/          the record of an attempt: log, console log; stays
+    STATE/jobs/JOB/ATTEMPT/          the record of an attempt: log, console log, the worker's journal; stays
     STATE/jobs/JOB/ATTEMPT/vm/       what its VM needs: overlay, seed, sockets; gone when the attempt is done
     RUN/control.lock                 held by the supervisor that listens there
     RUN/control.sock                 the supervisor's control socket

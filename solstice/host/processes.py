@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from solstice.errors import Cause, DeadlineExpired, InfraError
+from solstice.host import racepoints
 
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _TAIL = 2000
@@ -72,13 +73,13 @@ def spawn(module: str, sock: socket.socket, log: int = 2) -> subprocess.Popen[by
     but the channel and `log`, a descriptor that takes its standard output and error.
     """
     package_root = Path(__file__).resolve().parents[2]
-    environment = fresh_environment({"PYTHONPATH": os.fspath(package_root), "PYTHONSAFEPATH": "1"})
+    ours = {"PYTHONPATH": os.fspath(package_root), "PYTHONSAFEPATH": "1", **racepoints.environment()}
     return subprocess.Popen(
         [sys.executable, "-m", module],
         stdin=sock.fileno(),
         stdout=log,
         stderr=log,
-        env=environment,
+        env=fresh_environment(ours),
         start_new_session=True,
     )
 

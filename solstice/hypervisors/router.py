@@ -1,7 +1,7 @@
 """Picks the back end.
 
 `choose` resolves `auto` from what the host is and has installed, without touching a hypervisor, so the supervisor may
-call it; whether the chosen one answers is found out by the sweep at the start.  `open` connects, in a worker.
+call it; whether the chosen one answers is found out by the list at the start.  `open` connects, in a worker.
 """
 
 from __future__ import annotations

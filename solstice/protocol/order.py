@@ -4,7 +4,7 @@ An order is all that the worker knows: it reads no configuration and no environm
 
     run      one attempt of a job, from nothing to a VM and back to nothing
     clean    remove whatever a dead worker left of one attempt
-    sweep    reach the hypervisor at all, and remove everything that this owner has there
+    list     reach the hypervisor at all, and name what this owner has there
     probe    find out whether hardware acceleration runs a real kernel on this host
 """
 
@@ -59,7 +59,7 @@ class Clean:
 
 
 @dataclass(frozen=True, slots=True)
-class Sweep:
+class List:
     """`jobs` is the directory under which the records of all attempts lie."""
 
     hypervisor: Hypervisor
@@ -86,8 +86,8 @@ class Probe:
     known: ProbeResult | None = None
 
 
-Order = Run | Clean | Sweep | Probe
-_KINDS: dict[str, type[Run | Clean | Sweep | Probe]] = {"run": Run, "clean": Clean, "sweep": Sweep, "probe": Probe}
+Order = Run | Clean | List | Probe
+_KINDS: dict[str, type[Run | Clean | List | Probe]] = {"run": Run, "clean": Clean, "list": List, "probe": Probe}
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +115,13 @@ def encode_stop(stop: Stop) -> dict[str, Any]:
     return {"v": VERSION, "type": "stop", "stop": to_plain(stop)}
 
 
+def is_stop(message: Message) -> bool:
+    """False for what only a later supervisor knows to say to a busy worker, who lets it pass."""
+    return message.get("type") == "stop"
+
+
 def decode_stop(message: Message) -> Stop:
     """Raises `BadMessage`."""
-    if message.get("type") != "stop":
+    if not is_stop(message):
         raise BadMessage("not a message that a busy worker knows", f"type={message.get('type')}")
     return from_plain(Stop, message.get("stop"))

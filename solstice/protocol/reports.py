@@ -1,12 +1,16 @@
-"""What a worker tells the supervisor, and keeps in its journal: numbered events, one JSON object a line.
+"""What a worker tells the supervisor, and keeps in its journal: numbered reports, one JSON object a line.
 
+    identity  who carries the attempt out; number 0, the first line of a journal
     phase     the attempt has entered a phase
     outcome   how the attempt ended; the VM may still be there
-    found     the answer to a sweep or a probe
+    found     the answer to a list or a probe
     done      nothing of the attempt is left on the host; the last report
-    failed    a clean, sweep or probe could not be carried out; the last report
+    failed    what was ordered could not be carried out to its end; the last report
 
-Numbers count from 1 and have no gap, so that a reader who comes back knows from where to read on.
+An attempt's numbers count from 0, an errand's from 1, and have no gap, so that a reader who comes back knows from
+where to read on.  Between them, with no number and in no journal, a worker that waits says that it is `alive`.
+
+What may change here without another version, and what may not, stands in protocol/attach.py.
 """
 
 from __future__ import annotations
@@ -22,6 +26,21 @@ from solstice.protocol.lines import Message
 from solstice.protocol.order import ProbeResult
 
 VERSION = 1
+# What is read: our own version, and that of the workers which an upgrade finds at work.
+READABLE = (VERSION,)
+# How often, in seconds, a worker that waits says that it is alive; one inside a call to its hypervisor does not.
+HEARTBEAT = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """`host` is the owner's id; `started` is when process `pid` began, as psutil tells it: seconds since the epoch."""
+
+    host: str
+    pid: int
+    started: float
+    job: str
+    attempt: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +55,9 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """`removed` names what a sweep removed; `probe` is set by a probe alone."""
+    """`names` are those of attempts, found by a list; `probe` is set by a probe alone."""
 
-    removed: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
     probe: ProbeResult | None = None
 
 
@@ -54,25 +73,58 @@ class Failed:
     remedy: str = ""
 
 
-Report = PhaseEntered | Ended | Found | Done | Failed
-_KINDS: dict[str, type[PhaseEntered | Ended | Found | Done | Failed]] = {
+@dataclass(frozen=True, slots=True)
+class Alive:
+    """Nothing happened, and the worker is there to say so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """A report of a kind that only another version knows: it has its number and its time, and means nothing here."""
+
+    type: str
+
+
+Report = Identity | PhaseEntered | Ended | Found | Done | Failed
+Said = Report | Alive | Unknown
+_KINDS: dict[str, type[Report]] = {
+    "identity": Identity,
     "phase": PhaseEntered,
     "outcome": Ended,
     "found": Found,
     "done": Done,
     "failed": Failed,
 }
+_ALIVE = "alive"
+
+
+def kind_of(report: Report) -> str:
+    """The word for this kind of report, as it stands in `type`."""
+    return next(name for name, cls in _KINDS.items() if type(report) is cls)
 
 
 def encode(report: Report, number: int, at: float) -> dict[str, Any]:
     """`at` is wall-clock time in seconds since the epoch."""
-    kind = next(name for name, cls in _KINDS.items() if type(report) is cls)
-    return {"v": VERSION, "n": number, "at": at, "type": kind, "report": to_plain(report)}
+    return {"v": VERSION, "n": number, "at": at, "type": kind_of(report), "report": to_plain(report)}
 
 
-def decode(message: Message) -> tuple[Report, float]:
-    """The report and its time.  Raises `BadMessage`."""
-    kind = _KINDS.get(str(message.get("type")))
-    if message.get("v") != VERSION or kind is None:
-        raise BadMessage("not a report that this supervisor knows", f"v={message.get('v')} type={message.get('type')}")
-    return from_plain(kind, message.get("report")), from_plain(float, message.get("at"))
+def encode_alive(at: float) -> dict[str, Any]:
+    return {"v": VERSION, "at": at, "type": _ALIVE}
+
+
+def decode(message: Message) -> tuple[Said, float]:
+    """What was said, and its time.  Raises `BadMessage`."""
+    name = message.get("type")
+    if message.get("v") not in READABLE or not isinstance(name, str):
+        raise BadMessage("not a report that this supervisor reads", f"v={message.get('v')} type={name}")
+    at = from_plain(float, message.get("at"))
+    if name == _ALIVE:
+        return Alive(), at
+    kind = _KINDS.get(name)
+    return (from_plain(kind, message.get("report")) if kind is not None else Unknown(name)), at
+
+
+def number(message: Message) -> int | None:
+    """The number of a report; None if it has none, as `alive`.  Raises `BadMessage`."""
+    found = message.get("n")
+    return None if found is None else from_plain(int, found)

@@ -21,7 +21,7 @@ import warnings
 
 from setproctitle import setproctitle
 
-from solstice.host import processes
+from solstice.host import processes, racepoints
 from solstice.worker import main as worker
 
 _MAX_REQUEST = 4096
@@ -54,6 +54,7 @@ class ForkServer:
             self._refuse(token)  # no descriptor was to be had for it
             return True
         channel = socket.socket(fileno=descriptors[0])
+        racepoints.reach("forkserver.fork.before")
         try:
             pid = os.fork()
         except OSError:
@@ -63,10 +64,12 @@ class ForkServer:
         if pid == 0:
             _become_worker(channel)
         channel.close()
+        racepoints.reach("forkserver.fork.after")
         self._tokens[pid] = token
         pidfd = os.pidfd_open(pid)
         self._answer({"token": token, "pid": pid}, [pidfd])
         os.close(pidfd)
+        racepoints.reach("forkserver.fork.answered")
         return True
 
     def _refuse(self, token: int) -> None:

@@ -1,8 +1,9 @@
 """The life of one VM, as a list of steps: prepare ─ boot ─ run ─ collect ─ clean.
 
 Called in a worker with its order.  Whatever happens in the first steps becomes an outcome, the outcome is reported,
-and then comes `clean`, always.  Deadlines are computed once, when their phase begins.  If this process dies, the
-supervisor learns it from the pipe and has a clean-up worker go over the same ground (worker/cleanup.py).
+and then comes `clean`, always; with a supervisor or without.  Deadlines are computed once, when their phase begins.
+If this process dies, the supervisor learns it from the link's end and has a clean-up worker go over the same ground
+(worker/cleanup.py).
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from dataclasses import replace
 from setproctitle import setproctitle
 
 from solstice.errors import Cause, DeadlineExpired, InfraError, os_failure
-from solstice.host.channel import Channel, Closed
+from solstice.host import racepoints
+from solstice.host.channel import Closed
 from solstice.hypervisors import router
 from solstice.hypervisors.base import Hypervisor
 from solstice.hypervisors.noop import Noop
@@ -24,7 +26,7 @@ from solstice.protocol import order, reports
 from solstice.protocol.session import Begin, Cancel, Event, encode
 from solstice.worker import session_process, steps
 from solstice.worker.job import Job
-from solstice.worker.reporter import Reporter
+from solstice.worker.link import Link
 from solstice.worker.watch import Stopped, Watch
 
 SHUTDOWN_RESEND = 5.0
@@ -33,14 +35,14 @@ NOOP_DETAIL = "the back end noop ran nothing"
 
 
 class Life:
-    def __init__(self, what: order.Run, supervisor: Channel, reporter: Reporter) -> None:
+    def __init__(self, what: order.Run, link: Link) -> None:
         self._order = what
         self._vm = what.vm
-        self._reporter = reporter
+        self._link = link
         steps.make_directories(what.vm, what.record)
         # Forked before anything of the hypervisor's is open, so that the session has nothing of it.
         self._session = session_process.start(what.vm, what.record)
-        self._watch = Watch(supervisor, self._session.channel)
+        self._watch = Watch(link, self._session.channel)
         self._hypervisor: Hypervisor | None = None
         self._started = False
         self._job: Job | None = None
@@ -50,7 +52,7 @@ class Life:
     def run(self) -> None:
         """From nothing to a VM and back to nothing.  Raises `InfraError` only if the cleaning fails."""
         outcome = self._outcome()
-        self._reporter.send(reports.Ended(outcome))
+        self._link.send(reports.Ended(outcome))
         self._enter(Phase.CLEANING)
         self._clean()
 
@@ -75,14 +77,18 @@ class Life:
         request = self._order.request
         begin = Begin(tuple(self._hypervisor.peers()), request, _environment(self._order))
         self._session.channel.send(encode(begin))
+        racepoints.reach("worker.prepare.before")
         steps.prepare(self._hypervisor, self._vm)
+        racepoints.reach("worker.prepare.after")
         return self._hypervisor
 
     def _boot(self, hypervisor: Hypervisor) -> None:
         self._enter(Phase.BOOTING)
         limit = self._order.limits.boot
         deadline = time.monotonic() + limit
+        racepoints.reach("worker.start.before")
         hypervisor.start(self._vm.id)
+        racepoints.reach("worker.start.after")
         self._started = True
         if hypervisor.carries_guest and not self._watch.until(Event.HELLO, deadline):
             raise DeadlineExpired(Cause.BOOT_TIMEOUT, f"no word from the runner within {limit:g} s")
@@ -124,8 +130,7 @@ class Life:
         if self._hypervisor is not None:
             if self._hypervisor.carries_guest and self._is_worth_asking():
                 self._shut_down(self._hypervisor)
-            self._hypervisor.destroy(self._vm.id)
-            self._hypervisor.remove(self._vm.id, self._vm.directory)
+            steps.destroy_and_remove(self._hypervisor, self._vm.id, self._vm.directory, "worker")
             self._hypervisor.close()
         self._session.end()
         steps.remove_directory(self._vm)
@@ -147,7 +152,7 @@ class Life:
 
     def _enter(self, phase: Phase) -> None:
         setproctitle(f"solstice: worker {self._vm.id.short} {self._vm.label} {phase}")
-        self._reporter.send(reports.PhaseEntered(phase))
+        self._link.send(reports.PhaseEntered(phase))
 
 
 def _environment(what: order.Run) -> dict[str, str]:

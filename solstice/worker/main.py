@@ -1,26 +1,32 @@
 """What a freshly forked worker does: read its order, carry it out, report, end.
 
 Called by the fork server in the child.  It owns its channel and everything its order makes; it returns an exit status
-and never raises.  Status 0 says that the last report was sent, 1 that the worker itself is at fault.
+and never raises.  Status 0 says that the last report was made, 1 that the worker itself is at fault.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
+import os
 import socket
 import sys
 import traceback
 import uuid
 from pathlib import Path
 
+import psutil
+
 from solstice.errors import Cause, InfraError, os_failure
+from solstice.host import files
 from solstice.host.channel import Channel, Closed
 from solstice.model import OWNER_DIGITS, AttemptId, Backend, DiskFormat, JobRequest, Step, VmSpec
 from solstice.protocol import order, reports
 from solstice.runner import script
 from solstice.seed import documents, iso
 from solstice.worker import cleanup, life, probe
+from solstice.worker.link import Link
 from solstice.worker.reporter import Reporter
 
 # The back ends' own modules are imported where they are used; the fork server has them in memory before it forks.
@@ -60,27 +66,47 @@ def main(sock: socket.socket) -> int:
     except Closed:
         return 0  # the supervisor went away before it said what to do
     except Exception:  # noqa: BLE001 - the last frame: what is not caught here would run the fork server's loop
-        traceback.print_exc(file=sys.stderr)
+        _print_trace()
         return 1
     return 0
 
 
 def _carry_out(what: order.Order, channel: Channel) -> None:
-    reporter = Reporter(channel)
-    try:
-        match what:
-            case order.Run():
-                life.Life(what, channel, reporter).run()
-            case order.Clean():
-                cleanup.clean(what)
-            case order.Sweep():
-                reporter.send(reports.Found(removed=cleanup.sweep(what)))
-            case order.Probe():
-                reporter.send(reports.Found(probe=probe.probe(what)))
-        reporter.send(reports.Done())
-    except OSError as error:
+    with contextlib.ExitStack() as stack:
+        reporter = Reporter(channel)
+        voice: Reporter | Link = reporter
+        try:
+            if isinstance(what, order.Run):
+                files.make_passable(what.record)
+                voice = stack.enter_context(Link(what.record, channel))
+                voice.send(_identity(what.vm.id))
+                life.Life(what, voice).run()
+            else:
+                _run_errand(what, reporter)
+            voice.send(reports.Done())
+        except OSError as error:
+            _print_trace()
+            failure = os_failure(error, Cause.HYPERVISOR)
+            voice.send(reports.Failed(failure.cause, failure.why, failure.remedy))
+        except InfraError as error:
+            voice.send(reports.Failed(error.cause, error.why, error.remedy))
+
+
+def _run_errand(what: order.Clean | order.List | order.Probe, reporter: Reporter) -> None:
+    match what:
+        case order.Clean():
+            cleanup.clean(what)
+        case order.List():
+            reporter.send(reports.Found(names=cleanup.find(what)))
+        case order.Probe():
+            reporter.send(reports.Found(probe=probe.probe(what)))
+
+
+def _identity(id: AttemptId) -> reports.Identity:
+    return reports.Identity(id.owner, os.getpid(), psutil.Process().create_time(), id.job, id.attempt)
+
+
+def _print_trace() -> None:
+    """For the supervisor's log; which may be closed, as a worker outlives its supervisor."""
+    with contextlib.suppress(OSError):
         traceback.print_exc(file=sys.stderr)
-        failure = os_failure(error, Cause.HYPERVISOR)
-        reporter.send(reports.Failed(failure.cause, failure.why, failure.remedy))
-    except InfraError as error:
-        reporter.send(reports.Failed(error.cause, error.why, error.remedy))

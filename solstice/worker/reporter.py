@@ -1,7 +1,7 @@
-"""A worker's voice: numbered reports, one line each, to the supervisor.
+"""The voice of a worker on an errand (clean, list, probe): numbered reports, one line each, to its supervisor.
 
-When the supervisor is gone the worker learns it from `Channel` the next time it listens; a report that cannot be
-delivered is not an error of the worker's.
+An errand has no journal and no other supervisor than the one that gave it: what cannot be delivered is lost, nobody
+wants to know it any more.  An attempt speaks by its `Link`.
 """
 
 from __future__ import annotations

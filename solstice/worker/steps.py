@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from solstice.errors import Cause, InfraError
-from solstice.host import files
+from solstice.host import files, racepoints
 from solstice.hypervisors.base import Hypervisor
-from solstice.model import VmSpec
+from solstice.model import AttemptId, VmSpec
 from solstice.runner import script
 from solstice.seed import documents, iso
 
@@ -25,6 +25,16 @@ def prepare(hypervisor: Hypervisor, vm: VmSpec) -> None:
     if vm.nocloud:
         iso.write(documents.nocloud(vm.id, script.script()), vm.seed)
     hypervisor.prepare(vm)
+
+
+def destroy_and_remove(hypervisor: Hypervisor, id: AttemptId, directory: Path, who: str) -> None:
+    """End the VM now and take all of it away.  Raises `InfraError`; `who` does it, as the race points call it."""
+    racepoints.reach(f"{who}.destroy.before")
+    hypervisor.destroy(id)
+    racepoints.reach(f"{who}.destroy.after")
+    racepoints.reach(f"{who}.remove.before")
+    hypervisor.remove(id, directory)
+    racepoints.reach(f"{who}.remove.after")
 
 
 def remove_directory(vm: VmSpec) -> None:

@@ -1,4 +1,4 @@
-"""A worker's one way of waiting: for the session's next event, for the supervisor's word, or for a deadline.
+"""A worker's one way of waiting: for the session's next event, for a supervisor and its word, or for a deadline.
 
 A VM that ends or reboots while its job is not over is a verdict, so it is raised here, once, for every step.
 """
@@ -10,18 +10,13 @@ import time
 
 from solstice.errors import Cause, InfraError
 from solstice.host.channel import Channel, Closed
-from solstice.lifecycle import JobState
-from solstice.model import Outcome
 from solstice.protocol import order
 from solstice.protocol.session import Event, Told, decode_for_worker
-
-_SUPERVISOR_LOST = order.Stop(
-    Outcome(JobState.ERRORED, Cause.HOST_LOST, "the supervisor went away during the job"), hurry=True
-)
+from solstice.worker.link import Link
 
 
 class Stopped(Exception):
-    """The supervisor wants the attempt to end, or is no more."""
+    """The supervisor wants the attempt to end."""
 
     def __init__(self, stop: order.Stop) -> None:
         super().__init__(stop)
@@ -29,10 +24,9 @@ class Stopped(Exception):
 
 
 class Watch:
-    def __init__(self, supervisor: Channel, session: Channel) -> None:
-        self._supervisor = supervisor
+    def __init__(self, link: Link, session: Channel) -> None:
+        self._link = link
         self._session = session
-        self._heard_all = False
         self._session_lost = False
         self.gone = False
         """The VM has ended."""
@@ -42,12 +36,14 @@ class Watch:
 
         Raises `Stopped`, and `InfraError` if the VM ended, rebooted, or the session died.
         """
-        while self._wait(deadline):
-            if not self._heard_all and self._supervisor.wait(0.0):
-                self._hear()
+        while True:
+            if (stop := self._link.serve()) is not None:
+                raise Stopped(stop)
             if self._session.wait(0.0):
                 return self._judge(self._session_event())
-        return None
+            if time.monotonic() >= deadline:
+                return None
+            self._wait(deadline)
 
     def until(self, wanted: Event, deadline: float) -> bool:
         """True as soon as `wanted` comes; False when `deadline` passes first.  Raises as `next` does."""
@@ -67,20 +63,11 @@ class Watch:
                     return True
         return True
 
-    def _wait(self, deadline: float) -> bool:
-        channels = [self._session] if self._heard_all else [self._session, self._supervisor]
-        if any(channel.wait(0.0) for channel in channels):
-            return True
-        return bool(select.select(channels, [], [], max(0.0, deadline - time.monotonic()))[0])
-
-    def _hear(self) -> None:
-        try:
-            message = self._supervisor.receive()
-        except Closed:
-            self._heard_all = True  # at its end a stream is readable for ever
-            raise Stopped(_SUPERVISOR_LOST) from None
-        assert message is not None, "no deadline was given"  # noqa: S101 - for the type checker
-        raise Stopped(order.decode_stop(message))
+    def _wait(self, deadline: float) -> None:
+        """Until there may be something to do, and until `deadline` at most."""
+        until = min(deadline, self._link.sign_due)
+        readers, writers = [self._session, *self._link.readers], self._link.writers
+        select.select(readers, writers, [], max(0.0, until - time.monotonic()))
 
     def _session_event(self) -> Told:
         try:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from solstice.host.channel import Channel, Closed
+from solstice.protocol.lines import encode
 
 
 @pytest.fixture
@@ -53,3 +54,21 @@ def test_the_last_messages_come_before_the_end(pair: tuple[Channel, Channel]) ->
 
 def test_receive_gives_up_at_its_deadline(pair: tuple[Channel, Channel]) -> None:
     assert pair[0].receive(time.monotonic() + 0.05) is None
+
+
+def test_an_offer_is_taken_as_far_as_there_is_room(pair: tuple[Channel, Channel]) -> None:
+    ours, theirs = pair
+    line = encode({"said": "x" * (1 << 20)})
+    taken = ours.offer(line)
+    assert 0 < taken < len(line)
+    assert ours.offer(line[taken:]) == 0
+    while taken < len(line):
+        assert theirs.pending() == []
+        taken += ours.offer(line[taken:])
+    assert theirs.receive() == {"said": "x" * (1 << 20)}
+
+
+def test_an_offer_to_nobody_is_refused(pair: tuple[Channel, Channel]) -> None:
+    pair[1].close()
+    with pytest.raises(Closed):
+        pair[0].offer(b"x")

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from solstice.errors import Cause
 from solstice.lifecycle import JobState, Phase
 from solstice.model import AttemptId, Backend, Outcome, StepResult
-from solstice.protocol import lines, order, reports, session
+from solstice.protocol import attach, lines, order, reports, session
 from solstice.protocol.codec import BadMessage, from_plain, to_plain
 
 _SCALARS = {
@@ -89,17 +89,27 @@ _envelopes = st.fixed_dictionaries(
     {},
     optional={
         "v": st.just(1) | _json,
-        "type": st.sampled_from(["run", "clean", "sweep", "probe", "stop", "phase", "outcome", "begin", "told"])
+        "type": st.sampled_from(
+            ["run", "clean", "list", "probe", "stop", "phase", "outcome", "alive", "attach", "begin", "told"]
+        )
         | _json,
         "at": st.floats(allow_nan=False) | _json,
-        **dict.fromkeys(("order", "stop", "report", "body"), _json),
+        **dict.fromkeys(("order", "stop", "report", "body", "n", "after"), _json),
     },
 )
 
 
 @pytest.mark.parametrize(
     "decode",
-    [order.decode, order.decode_stop, reports.decode, session.decode_for_session, session.decode_for_worker],
+    [
+        order.decode,
+        order.decode_stop,
+        reports.decode,
+        reports.number,
+        attach.decode,
+        session.decode_for_session,
+        session.decode_for_worker,
+    ],
 )
 @given(message=_envelopes)
 def test_any_json_object_is_decoded_or_refused_and_nothing_else(decode: Any, message: lines.Message) -> None:
@@ -108,12 +118,12 @@ def test_any_json_object_is_decoded_or_refused_and_nothing_else(decode: Any, mes
 
 
 def test_an_order_of_another_version_is_refused() -> None:
-    sweep = order.Sweep(order.Hypervisor(Backend.NOOP), "0123456789ab", Path("/jobs"))
+    listing = order.List(order.Hypervisor(Backend.NOOP), "0123456789ab", Path("/jobs"))
     with pytest.raises(BadMessage, match="v=2"):
-        order.decode({**order.encode(sweep), "v": 2})
+        order.decode({**order.encode(listing), "v": 2})
 
 
-@pytest.mark.parametrize("message", [{}, {"v": 1, "type": "sweep"}, {"v": 1, "type": ["sweep"]}])
+@pytest.mark.parametrize("message", [{}, {"v": 1, "type": "list"}, {"v": 1, "type": ["list"]}])
 def test_what_is_no_order_is_refused(message: lines.Message) -> None:
     with pytest.raises(BadMessage):
         order.decode(message)

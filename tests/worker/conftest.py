@@ -10,6 +10,7 @@ from setproctitle import getproctitle, setproctitle
 
 from solstice.model import Backend
 from solstice.protocol import order
+from tests.worker.forked import Forks
 
 
 @pytest.fixture(autouse=True)
@@ -25,3 +26,10 @@ def noop(reachable: Path) -> order.Hypervisor:
     root = reachable / "noop"
     root.mkdir()
     return order.Hypervisor(Backend.NOOP, uri=str(root))
+
+
+@pytest.fixture
+def forks() -> Iterator[Forks]:
+    server = Forks()
+    yield server
+    server.forget()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import shutil
 import uuid
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from solstice.host import places
 from solstice.hypervisors import router
 from solstice.model import AttemptId, DiskFormat, VmSpec
-from solstice.protocol import order
+from solstice.protocol import attach, order
 from solstice.worker import cleanup
 
 OWNER = "0123456789ab"
@@ -73,32 +74,36 @@ def test_clean_may_be_repeated_and_asked_for_an_attempt_that_never_was(noop: ord
     assert log(jobs, vm).exists()
 
 
-def test_sweep_removes_every_vm_of_the_owner_and_names_them(noop: order.Hypervisor, jobs: Path) -> None:
-    vms = [running(noop, jobs), running(noop, jobs)]
-    assert sorted(cleanup.sweep(order.Sweep(noop, OWNER, jobs))) == sorted(vm.id.name for vm in vms)
-    assert owned(noop) == []
-    assert [vm.directory for vm in vms if vm.directory.exists()] == []
-    assert [log(jobs, vm).read_text() for vm in vms] == ["what the job printed"] * 2
+def test_a_list_names_vms_and_whatever_lies_in_a_record_and_removes_nothing(noop: order.Hypervisor, jobs: Path) -> None:
+    vm, stray, silent = running(noop, jobs), directory(jobs), directory(jobs)
+    shutil.rmtree(silent.directory)
+    (silent.directory.parent / attach.JOURNAL).touch()
+    wanted = sorted(each.id.name for each in (vm, stray, silent))
+    for _ in range(2):
+        assert list(cleanup.find(order.List(noop, OWNER, jobs))) == wanted
 
 
-def test_sweep_removes_directories_of_vms_that_the_hypervisor_does_not_know(noop: order.Hypervisor, jobs: Path) -> None:
-    stray = directory(jobs)
-    assert cleanup.sweep(order.Sweep(noop, OWNER, jobs)) == (str(stray.directory),)
-    assert not stray.directory.exists()
-    assert log(jobs, stray).read_text() == "what the job printed"
+def test_what_a_list_names_a_clean_removes_and_the_record_stays(noop: order.Hypervisor, jobs: Path) -> None:
+    vm, stray = running(noop, jobs), directory(jobs)
+    (stray.directory.parent / attach.JOURNAL).touch()
+    for name in cleanup.find(order.List(noop, OWNER, jobs)):
+        id = AttemptId.parse(name)
+        assert id is not None
+        cleanup.clean(order.Clean(noop, id, places.vm_of(jobs, id)))
+    assert cleanup.find(order.List(noop, OWNER, jobs)) == ()
+    assert [log(jobs, each).read_text() for each in (vm, stray)] == ["what the job printed"] * 2
 
 
-def test_sweep_leaves_the_vms_of_other_owners(noop: order.Hypervisor, jobs: Path, reachable: Path) -> None:
+def test_of_a_probe_nothing_stays(noop: order.Hypervisor, jobs: Path) -> None:
+    id = AttemptId(OWNER, str(uuid.uuid4()), 0)
+    places.vm_of(jobs, id).mkdir(parents=True)
+    assert cleanup.find(order.List(noop, OWNER, jobs)) == (id.name,)
+    cleanup.clean(order.Clean(noop, id, places.vm_of(jobs, id)))
+    assert list(jobs.iterdir()) == []
+
+
+def test_a_list_does_not_name_the_vms_of_other_owners(noop: order.Hypervisor, jobs: Path, reachable: Path) -> None:
     elsewhere = reachable / "elsewhere"
     other = running(noop, elsewhere, secrets.token_hex(6))
-    assert cleanup.sweep(order.Sweep(noop, OWNER, jobs)) == ()
+    assert cleanup.find(order.List(noop, OWNER, jobs)) == ()
     assert owned(noop, other.id.owner) == [other.id]
-    assert other.overlay.exists()
-
-
-def test_a_second_sweep_finds_nothing(noop: order.Hypervisor, jobs: Path) -> None:
-    running(noop, jobs)
-    directory(jobs)
-    what = order.Sweep(noop, OWNER, jobs)
-    assert len(cleanup.sweep(what)) == 2
-    assert cleanup.sweep(what) == ()
