@@ -11,7 +11,8 @@ from solstice.supervisor.core import Supervisor
 def obey_signals(supervisor: Supervisor, *, is_service: bool) -> None:
     """SIGTERM and SIGINT stop it, a second one hurries it.
 
-    A service drains at SIGQUIT and reads its configuration again at SIGHUP; anything else stops at them too.
+    A service drains at SIGQUIT, reads its configuration again at SIGHUP, and hands over to its successor at SIGUSR1;
+    anything else stops at them too.
     """
     came: list[signal.Signals] = []
 
@@ -23,8 +24,9 @@ def obey_signals(supervisor: Supervisor, *, is_service: bool) -> None:
             supervisor.hurry()
 
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1):
         loop.add_signal_handler(number, stop, number)
     if is_service:
         loop.add_signal_handler(signal.SIGQUIT, supervisor.drain)
         loop.add_signal_handler(signal.SIGHUP, supervisor.reload)
+        loop.add_signal_handler(signal.SIGUSR1, supervisor.hand_over)

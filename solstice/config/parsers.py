@@ -97,6 +97,17 @@ def amount(low: int, high: int, example: str, unit: str = "MiB") -> Callable[[st
     return parse
 
 
+_UNITS_OF_TIME = {"d": 86400, "h": 3600, "min": 60, "s": 1}
+
+
+def age(text: str) -> float:
+    """A long time, such as 30d, in seconds; 0 is one."""
+    match = re.fullmatch(rf"([0-9]{{1,6}})({'|'.join(_UNITS_OF_TIME)})", text)
+    if match is None and text != "0":
+        raise Bad(f"{clip(text)} is no time", f"give a number of {', '.join(_UNITS_OF_TIME)}, such as 30d")
+    return float(int(match[1]) * _UNITS_OF_TIME[match[2]]) if match else 0.0
+
+
 def choice(enum: type[E]) -> Callable[[str], E]:
     def parse(text: str) -> E:
         try:
@@ -161,9 +172,23 @@ def amqp_url(text: str) -> str:
 
 
 def database_url(text: str) -> str:
-    """An SQLite file's URL, its path made absolute.  Others hold passwords, so no message quotes the text."""
+    """The URL of an SQLite file, its path made absolute, or of a database of PostgreSQL.  No message quotes it."""
     prefix = "sqlite:///"
+    right = f"give {prefix}/PATH/solstice.db or postgresql://USER:PASSWORD@HOST:PORT/NAME, with signs percent-encoded"
+    if _is_postgresql(text):
+        return text
     file = text.removeprefix(prefix)
     if file == text or not file or file.startswith(":") or "?" in file or not file.isprintable():
-        raise Bad("is not the URL of an SQLite file, the only database there is yet", f"give {prefix}/PATH/solstice.db")
+        raise Bad("is the URL of neither an SQLite file nor a PostgreSQL database", right)
     return prefix + str(Path(file).absolute())
+
+
+def _is_postgresql(text: str) -> bool:
+    try:
+        url = urlsplit(text)
+        sane = text.isprintable() and " " not in text and url.port != 0
+    except ValueError:
+        return False
+    # a password among the options would be shown where that of the URL is masked
+    hidden = "password" not in url.query.lower()
+    return sane and hidden and url.scheme in ("postgresql", "postgresql+psycopg2") and len(url.path) > 1

@@ -18,6 +18,7 @@ from typing import Any
 from solstice.config.parsers import (
     UNITS,
     Bad,
+    age,
     amount,
     amqp_url,
     capacity,
@@ -82,6 +83,8 @@ class Settings:
     drain_timeout: float
     boot_timeout: float
     job_timeout: float
+    max_attempts: int
+    retention: float
     log_level: LogLevel
     log_format: LogFormat
 
@@ -100,6 +103,13 @@ def _text(value: object) -> str:
             return f"{value:.9f}".rstrip("0").rstrip(".")  # str() would write small ones as 1e-09
         case _:
             return str(value)
+
+
+def _age(value: Any) -> str:
+    """The largest unit that says it exactly."""
+    units = {"d": 86400, "h": 3600, "min": 60, "s": 1}
+    unit = next(unit for unit, size in units.items() if value % size == 0)
+    return f"{value // units[unit]:.0f}{unit}" if value else "0"
 
 
 def _amount(mebibytes: int) -> str:
@@ -225,7 +235,8 @@ SETTINGS: tuple[Setting, ...] = (
             "/run/solstice for root, else $XDG_RUNTIME_DIR/solstice or run in the state directory",
             "Where the control socket is.", derive=_default_run_dir),
     Setting("database_url", "DATABASE_URL", "--database-url", database_url, "solstice.db in the state directory",
-            "The database: sqlite:///PATH.", secret=True, derive=_default_database_url),
+            "The database: sqlite:///PATH or postgresql://USER:PASSWORD@HOST:PORT/NAME.",
+            secret=True, derive=_default_database_url),
     Setting("vm_shutdown_timeout", "VM_SHUTDOWN_TIMEOUT", "--vm-shutdown-timeout", seconds(zero=True), "30",
             "Seconds a machine has to shut down before it is destroyed."),
     Setting("drain_timeout", "DRAIN_TIMEOUT", "--drain-timeout", seconds(zero=True), "10",
@@ -234,6 +245,10 @@ SETTINGS: tuple[Setting, ...] = (
             "Seconds a guest has from its start until its runner reports."),
     Setting("job_timeout", "JOB_TIMEOUT", "--job-timeout", seconds(), "3600",
             "Seconds a job may run that has no timeout_s of its own."),
+    Setting("max_attempts", "MAX_ATTEMPTS", "--max-attempts", integer(1, 20), "2",
+            "How often a job is tried that fails by the host's fault."),
+    Setting("retention", "RETENTION", "--retention", age, "30d",
+            "For how long ended jobs and their logs are kept: such as 30d or 12h; 0: for ever.", write=_age),
     Setting("log_level", "LOG_LEVEL", "--log-level", choice(LogLevel), "info",
             "debug, info, warning or error."),
     Setting("log_format", "LOG_FORMAT", "--log-format", choice(LogFormat), "text",

@@ -40,6 +40,8 @@ class Acceleration:
         self._owner = owner
         self._on_known = on_known
         self._begun = False
+        self.probing: AttemptId | None = None
+        """The VM of a probe that is under way."""
         is_open = wanted.backend is Backend.LIBVIRT and wanted.domain_type is DomainType.AUTO
         self.hypervisor: order.Hypervisor | None = None if is_open else wanted
 
@@ -48,7 +50,7 @@ class Acceleration:
         if self.hypervisor is not None or self._begun:
             return
         self._begun = True
-        id = AttemptId(self._owner, str(uuid.uuid4()), 0)
+        self.probing = id = AttemptId(self._owner, str(uuid.uuid4()), 0)
         vm = VmSpec(
             id=id,
             label=image.name,
@@ -61,6 +63,7 @@ class Acceleration:
         )
         log.info("finding out whether hardware acceleration works", extra={"image": image.name})
         answer = await errand(forkserver, order.Probe(self._wanted, vm, self._known()), ERRAND_TIMEOUT)
+        self.probing = None
         self._conclude(answer)
 
     def _conclude(self, answer: reports.Found | reports.Failed | None) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from solstice.config.configuration import Configuration
 from solstice.config.imagemap import ImageMap
 from solstice.errors import Cause, RequestError
 from solstice.host.machine import Machine
-from solstice.model import JobRequest
+from solstice.model import Image, JobRequest
 from solstice.supervisor.capacity import Limits
 from solstice.supervisor.jobs import Job
 
@@ -38,6 +39,16 @@ class Catalogue:
             what = f"size: {request.size}" if request.size else f"runs_on: the image {image.name}"
             raise RequestError(f"{what} does not fit: {why}", Cause.UNSCHEDULABLE, "ask for a smaller size")
         return Job(request, request.runs_on or self.image_map.default_label, image, resources, since, attempt)
+
+    def job_as_it_was(self, request: JobRequest, image: str, since: float, attempt: int, failures: int) -> Job:
+        """The job of an attempt that began under an earlier configuration, whatever this one says."""
+        try:
+            job = self.job(request, since, attempt)
+        except RequestError:
+            known = self.image_map.images.get(image) or Image(image, "", Path())
+            job = Job(request, request.runs_on or image, known, known.resources, since, attempt)
+        job.failures = failures
+        return job
 
     def image_of(self, label: str) -> str | None:
         """The name of the image that a label stands for, None if there is no such label."""

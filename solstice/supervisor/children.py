@@ -1,7 +1,8 @@
-"""Workers as the supervisor sees them: an order goes in, reports come out, and at the end there is a status.
+"""Workers as the supervisor sees them: an order goes in, numbered reports come out, and at the end there is a status.
 
-The end of a worker is the end of its stream, read to the last report; the exit status is a second, separate event
-that may be late or, when the fork server died, never come.
+A worker outlives its stream: when that ends before the last report, the supervisor attaches to the worker's own socket
+and reads on from the last number that it has; so a new supervisor adopts the workers of the one before.  Only when
+nobody listens there is the worker gone, and then its journal has what it could not say any more.
 """
 
 from __future__ import annotations
@@ -12,52 +13,99 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator
+import struct
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
 
 from solstice.errors import InternalError
-from solstice.protocol import order, reports
+from solstice.host import journal
+from solstice.protocol import attach, order, reports
+from solstice.protocol.lines import Message
+from solstice.supervisor.child import readable
 from solstice.supervisor.forkclient import ForkServer
 from solstice.supervisor.streams import Stream
 
 STATUS_TIMEOUT = 2.0
+ATTACH_TIMEOUT = 5.0
+_PEER = struct.Struct("3i")
 
 log = logging.getLogger(__name__)
 
 
-class Worker:
-    """One worker process, from before its fork to after its end."""
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """One report with its number and its time by the wall clock."""
 
-    def __init__(self) -> None:
+    report: reports.Said
+    number: int
+    at: float
+
+
+class Worker:
+    """One worker process, from before its fork to after its end, or from its adoption on.
+
+    `record` is the directory of its attempt's record, where its socket and its journal are; None for an errand, which
+    has neither.
+    """
+
+    def __init__(self, record: Path | None = None, last: int = attach.FROM_THE_START) -> None:
         self.pid = 0
+        self.last = last
+        """The number of the last report that was heard."""
+        self.hangs = False
+        """It was killed because it said nothing for too long."""
+        self._record = record
         self._pidfd = -1
         self._stream: Stream | None = None
         self._ended = asyncio.Event()
         self._status: int | None = None
         self._ending = ""
         self._unwanted = False
+        self._is_adopted = False
+        self._stop: order.Stop | None = None
 
     @classmethod
     async def start(cls, forkserver: ForkServer, what: order.Order) -> Worker:
         """Ask for a worker and give it its order; returns before it is forked."""
         ours, theirs = socket.socketpair()
-        worker = cls()
+        worker = cls(what.record if isinstance(what, order.Run) else None)
         worker._stream = await Stream.over(ours)
         worker._stream.send(order.encode(what))
         forkserver.fork(theirs, worker._on_pid, worker._on_status)
         return worker
 
-    async def reports(self) -> AsyncIterator[tuple[reports.Report, float]]:
-        """Every report with its time, until the worker's stream ends."""
-        assert self._stream is not None  # noqa: S101 - start() made it
-        try:
-            async for message in self._stream.messages():
-                yield reports.decode(message)
-        except InternalError as error:
-            log.error("worker said something unreadable, killing it: %s", error, extra={"pid": self.pid})
-            self.kill()
+    @classmethod
+    def adopt(cls, record: Path, last: int) -> Worker:
+        """A worker that another supervisor started, heard up to report `last`; it may be gone by now."""
+        worker = cls(record, last)
+        worker._is_adopted = True
+        return worker
+
+    @property
+    def was_lost(self) -> bool:
+        """It was gone before anybody could adopt it: with its host, as far as one can tell."""
+        return self._is_adopted and not self.pid
+
+    async def reports(self, patience: Callable[[], float] = lambda: float("inf")) -> AsyncIterator[Heard]:
+        """Every further report until the worker is gone.
+
+        One that says nothing for `patience()` seconds, not even that it is alive, hangs: it is killed.
+        """
+        while self._stream is not None or await self._attach():
+            async for heard in self._hear(patience):
+                yield heard
+                if isinstance(heard.report, reports.Done | reports.Failed):
+                    return
+            await self._close()
+        for heard in self._rest():
+            yield heard
 
     def stop(self, stop: order.Stop) -> None:
-        """Tell the worker to end its attempt."""
+        """Tell the worker to end its attempt; once more if the supervisor has to attach to it after that."""
+        self._stop = stop
         if self._stream is not None:
             self._stream.send(order.encode_stop(stop))
 
@@ -74,15 +122,94 @@ class Worker:
             self._ending = await self._end()
         return self._ending
 
+    async def _hear(self, patience: Callable[[], float]) -> AsyncIterator[Heard]:
+        """What comes over the stream that there is, until its end."""
+        assert self._stream is not None  # noqa: S101 - the caller has looked
+        messages = self._stream.messages()
+        try:
+            while True:
+                async with asyncio.timeout(patience()):
+                    message = await anext(messages, None)
+                if message is None:
+                    return
+                heard = _heard(message)
+                if heard.number > self.last:
+                    self.last = heard.number
+                    yield heard
+        except TimeoutError:
+            log.error("worker says nothing any more, killing it", extra={"pid": self.pid})
+            self.hangs = True
+            self.kill()
+        except InternalError as error:
+            log.error("worker said something unreadable, killing it: %s", error, extra={"pid": self.pid})
+            self.kill()
+
+    async def _attach(self) -> bool:
+        """Connect to the worker's own socket; False if nobody listens there."""
+        if self._record is None or self._unwanted:
+            return False
+        try:
+            async with asyncio.timeout(ATTACH_TIMEOUT):
+                stream = Stream(*await asyncio.open_unix_connection(self._record / attach.SOCKET))
+        except (OSError, TimeoutError):
+            return False
+        stream.send(attach.encode(self.last))
+        self._stream = stream
+        if self._stop is not None:
+            stream.send(order.encode_stop(self._stop))
+        if self._is_adopted and not self.pid and not self._identify(stream):
+            await self._close()
+            return False
+        log.info("attached to a worker", extra={"pid": self.pid, "after": self.last})
+        return True
+
+    def _identify(self, stream: Stream) -> bool:
+        """Take hold of the process that listens, if it is the one that began the journal: same pid, same start."""
+        assert self._record is not None  # noqa: S101 - it has a socket
+        pid, _uid, _gid = _PEER.unpack(stream.peer_socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
+        try:
+            pidfd = os.pidfd_open(pid)
+        except ProcessLookupError:
+            return False
+        if not _began(self._record / attach.JOURNAL, pid):
+            os.close(pidfd)
+            log.error("who listens is not the worker that began the journal", extra={"record": str(self._record)})
+            return False
+        self.pid, self._pidfd = pid, pidfd
+        return True
+
+    def _rest(self) -> list[Heard]:
+        """What the journal has that was not heard."""
+        if self._record is None:
+            return []
+        try:
+            found = [_heard(message) for message in journal.read(self._record / attach.JOURNAL, self.last)]
+        except (InternalError, OSError) as error:
+            log.error("journal cannot be read: %s", error)
+            return []
+        self.last = found[-1].number if found else self.last
+        return found
+
+    async def _close(self) -> None:
+        if self._stream is not None:
+            await self._stream.close()
+            self._stream = None
+
     async def _end(self) -> str:
-        assert self._stream is not None  # noqa: S101 - start() made it
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(STATUS_TIMEOUT):
-                await self._ended.wait()
-        await self._stream.close()
-        self._let_go()
+        if not self._is_adopted:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(STATUS_TIMEOUT):
+                    await self._ended.wait()
+        elif self._pidfd >= 0:
+            await readable(self._pidfd, STATUS_TIMEOUT)
+        await self._close()
         if self._status is None:
-            return "it closed its pipe"
+            self.kill()  # it has said its last word, and hangs; one that has ended does not mind
+        self._let_go()
+        if self.hangs:
+            return "it hung and was killed"
+        if self._status is None:
+            return "it was gone" if self.was_lost else "it closed its pipe"
         if self._status < 0:
             return f"it was killed by {signal.Signals(-self._status).name}"
         return f"it ended with exit status {self._status}"
@@ -104,6 +231,25 @@ class Worker:
         self._ended.set()
 
 
+def _began(path: Path, pid: int) -> bool:
+    """Whether this process wrote the journal's first line; asked while a pidfd keeps its pid from being used again."""
+    try:
+        first, _at = reports.decode(journal.read(path)[0])
+        if not isinstance(first, reports.Identity) or first.pid != pid:
+            return False
+        # psutil reckons from the boot's time, which a clock that is being set moves a little
+        return abs(first.started - float(psutil.Process(pid).create_time())) < 2.0
+    except (InternalError, OSError, IndexError, psutil.Error):
+        return False
+
+
+def _heard(message: Message) -> Heard:
+    """A message of a worker; one without a number is never new.  Raises `BadMessage`."""
+    report, at = reports.decode(message)
+    number = reports.number(message)
+    return Heard(report, attach.FROM_THE_START if number is None else number, at)
+
+
 async def errand(forkserver: ForkServer, what: order.Order, timeout: float) -> reports.Found | reports.Failed | None:
     """Have a worker carry out an order that is not an attempt; None if it died, or was killed at `timeout` seconds.
 
@@ -114,10 +260,10 @@ async def errand(forkserver: ForkServer, what: order.Order, timeout: float) -> r
     done = False
     try:
         async with asyncio.timeout(timeout):
-            async for report, _at in worker.reports():
-                if isinstance(report, reports.Found | reports.Failed):
-                    answer = report
-                done = done or isinstance(report, reports.Done | reports.Failed)
+            async for heard in worker.reports():
+                if isinstance(heard.report, reports.Found | reports.Failed):
+                    answer = heard.report
+                done = done or isinstance(heard.report, reports.Done | reports.Failed)
     except TimeoutError:
         log.error("errand took longer than %.0f s, killing its worker", timeout)
     finally:

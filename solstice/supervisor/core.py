@@ -22,11 +22,12 @@ from solstice.host import clock
 from solstice.host.places import Places
 from solstice.host.service import Notifier
 from solstice.model import Backend, JobRequest, Outcome
-from solstice.supervisor import recovery, tasks
+from solstice.supervisor import tasks
 from solstice.supervisor.dispatch import Dispatch
 from solstice.supervisor.doors import Doors
 from solstice.supervisor.forkclient import ForkServer
 from solstice.supervisor.intake import Intake
+from solstice.supervisor.reconcile import Reconcile
 from solstice.supervisor.stopping import Stopping
 from solstice.supervisor.store import Store
 
@@ -57,6 +58,7 @@ class Supervisor:
         self._stopping = asyncio.Event()
         self._hurrying = asyncio.Event()
         self._draining = asyncio.Event()
+        self._hands_over = False
         self._fatal: UsageError | None = None
         self._images = configuration.image_map.by_urgency()
         self.left: list[str] = []
@@ -74,6 +76,7 @@ class Supervisor:
             stack.push_async_callback(self._doors.close)
             await self._doors.open()
             stack.callback(tasks.start(self._ping(), "watchdog").cancel)
+            stack.callback(tasks.start(self._doors.retention.keep(), "retention").cancel)
             stack.callback(tasks.start(self._drain(self._doors), "drain").cancel)
             labels = ",".join(self._configuration.image_map.labels())
             log.info("serving", extra={"backend": self._backend.value, "labels": labels})
@@ -111,6 +114,11 @@ class Supervisor:
         """Stop, and wait neither for jobs nor for guests to shut down."""
         self._stopping.set()
         self._hurrying.set()
+
+    def hand_over(self) -> None:
+        """End and leave the workers at work: the next supervisor adopts them."""
+        self._hands_over = True
+        self._stopping.set()
 
     def drain(self) -> None:
         """Take nothing new, finish what was accepted, and then stop."""
@@ -165,11 +173,14 @@ class Supervisor:
             self._configuration, self._backend, self.places, self._store, forkserver, self._changed
         )
         self._dispatch.images.fetch(self._images)
-        self._intake = Intake(lambda: self._dispatch.catalogue, self._store, self._dispatch.add, self._changed)
+        self._intake = Intake(
+            self._dispatch.owner, lambda: self._dispatch.catalogue, self._store, self._dispatch.add, self._changed
+        )
         await self._store.change("host", owner=self._dispatch.owner, name=platform.node(), at=clock.wall())
-        await recovery.sweep(forkserver, self._dispatch.hypervisor, self._dispatch.owner, self.places)
-        await recovery.recover(self._store, self._dispatch)
         stack.push_async_callback(self._dispatch.close)
+        reconcile = Reconcile(self._store, self._dispatch, forkserver, self.places)
+        await reconcile.begin()
+        stack.callback(tasks.start(reconcile.keep(), "reconcile").cancel)
         self._dispatch.start()
 
     # Running
@@ -203,10 +214,13 @@ class Supervisor:
     async def _end(self) -> None:
         if self._doors is not None:
             self._doors.take_nothing()
-        stopping = Stopping(
-            self._configuration.settings, self._dispatch.scheduler, self._dispatch.attempts, self._hurrying
-        )
-        self.left = await stopping.run()
+        scheduler = self._dispatch.scheduler
+        if self._hands_over:
+            log.info("handing over: the workers go on", extra={"jobs": len(scheduler.active)})
+            await scheduler.abandon()
+        else:
+            settings, attempts = self._configuration.settings, self._dispatch.attempts
+            self.left = await Stopping(settings, scheduler, attempts, self._hurrying).run()
         await self._intake.settled(INTAKE_TIMEOUT)
         if self._doors is not None:
             await self._doors.publish_the_rest()

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import platform
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -61,11 +62,13 @@ class Dispatch:
         self.on_end: Callable[[str, Outcome], None] = lambda _job, _outcome: None
         self.hypervisor = _hypervisor(configuration, backend, places)
         self.attempts = Attempts(platform.node(), places, store, forkserver, on_change)
+        self.attempts.max_attempts = self._settings.max_attempts
         self.catalogue = catalogue(configuration, machine.look(places.state))
         free_disk = partial(machine.free_disk_mib, places.state)
         self.scheduler = Scheduler(
             self.owner, self.catalogue.limits, free_disk, self._obstacle, self._attempt, on_change
         )
+        self.scheduler.requeue = self._try_again
         pauses.restore(self.scheduler.labels, places.paused)
         self.images = Images(self._image_changed)
         cache = self._settings.run_dir / "probe.json"
@@ -107,15 +110,31 @@ class Dispatch:
 
     def add(self, job: Job) -> None:
         """A job was accepted: it waits for its turn, and older ones of its concurrency group may have to go for it."""
+        if job.id in self.scheduler.pending or job.id in self.scheduler.active:
+            return  # the store had it already, and a reconcile pass was first
+        looked_at = self._look_at(job)
+        if looked_at is not None:
+            if job.group is not None:
+                self._supersede(looked_at)
+            self.scheduler.add(looked_at)
+
+    def _try_again(self, job: Job) -> None:
+        looked_at = self._look_at(job)
+        if looked_at is not None:
+            self.scheduler.add(looked_at)
+
+    def _look_at(self, job: Job) -> Job | None:
+        """The job as this configuration has it, which may be another one than when it was stored; None if it ends."""
         try:
-            # the configuration may be another one than when it was stored
-            job = self.catalogue.job(job.request, job.since, job.attempt)
+            found = self.catalogue.job(job.request, job.since, job.attempt)
         except RequestError as error:
             self._spawn(self._end(job, endings.errored(error.cause, error.why)))
-            return
-        if job.group is not None:
-            self._supersede(job)
-        self.scheduler.add(job)
+            return None
+        return replace(found, failures=job.failures, not_before=job.not_before)
+
+    def adopt(self, active: Active, last: int) -> None:
+        """Go on with an attempt that another supervisor began, from its report `last` on."""
+        self.scheduler.adopt(active, self._adopted(active, last))
 
     def cancel(self, job_id: str, detail: str) -> bool:
         """End a job, as soon as its guest let what it runs go; False if it is neither pending nor active."""
@@ -135,11 +154,10 @@ class Dispatch:
         self.catalogue = catalogue(configuration, machine.look(self._places.state))
         self._settings = configuration.settings
         self.scheduler.limits = self.catalogue.limits
+        self.attempts.max_attempts = self._settings.max_attempts
         for job in list(self.scheduler.pending.values()):
-            try:
-                self.scheduler.pending[job.id] = self.catalogue.job(job.request, job.since, job.attempt)
-            except RequestError as error:
-                self._end_pending(job.id, endings.errored(error.cause, error.why))
+            del self.scheduler.pending[job.id]
+            self._try_again(job)
         self.images.fetch(configuration.image_map.by_urgency())
         self.scheduler.pump()
 
@@ -175,7 +193,14 @@ class Dispatch:
         settings = self._settings
         limits = order.Limits(settings.boot_timeout, settings.job_timeout, settings.vm_shutdown_timeout)
         await self.attempts.run(active, Plan(self._vm(active), hypervisor, limits))
-        if active.outcome is not None:
+        self._tell(active)
+
+    async def _adopted(self, active: Active, last: int) -> None:
+        await self.attempts.adopt(active, self.hypervisor, last)
+        self._tell(active)
+
+    def _tell(self, active: Active) -> None:
+        if active.outcome is not None and active.again is None:
             self.on_end(active.job.id, active.outcome)
 
     def _vm(self, active: Active) -> VmSpec:

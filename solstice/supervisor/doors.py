@@ -17,6 +17,7 @@ from solstice.supervisor.control import Control
 from solstice.supervisor.dispatch import Dispatch
 from solstice.supervisor.intake import Intake
 from solstice.supervisor.outbox import Outbox
+from solstice.supervisor.retention import Retention
 from solstice.supervisor.steering import Steering
 from solstice.supervisor.store import Store
 from solstice.supervisor.valve import Valve
@@ -52,12 +53,14 @@ class Doors:
             on_fatal=on_fatal,
             tls=Tls(settings.amqp_ca_file, settings.amqp_cert_file, settings.amqp_key_file),
         )
-        self._outbox = Outbox(store, self._connection)
+        self._outbox = Outbox(store, self._connection, dispatch.owner)
         pending = dispatch.scheduler.pending
         self._valve = Valve(self._connection, intake, lambda: len(pending), lambda: dispatch.pending_limit)
         self._view = View(dispatch, store, places, self._valve)
         self.steering = Steering(dispatch, self._valve, self._view, places.paused)
+        self.retention = Retention(store, dispatch.owner, places.jobs, lambda: settings.retention)
         commands = {
+            "prune": self.retention.prune,
             "status": self._view.status,
             "jobs": self._view.jobs,
             "job": self._view.job,

@@ -9,6 +9,7 @@ from solstice.host import clock
 from solstice.lifecycle import JobState
 from solstice.model import Outcome
 from solstice.protocol.codec import to_plain
+from solstice.protocol.lines import Message
 from solstice.supervisor.store import Store
 
 log = logging.getLogger(__name__)
@@ -20,6 +21,13 @@ def errored(cause: Cause, detail: str) -> Outcome:
 
 def cancelled(detail: str) -> Outcome:
     return Outcome(JobState.CANCELLED, Cause.CANCELLED, detail)
+
+
+def known(job: Message, attempt: Message) -> Outcome:
+    """The outcome that the store has of an attempt: its own, or else its job's."""
+    state = job["state"] if attempt["outcome"] in (None, JobState.ACCEPTED.value) else attempt["outcome"]
+    cause = attempt["cause"] or job["cause"]
+    return Outcome(JobState(state), Cause(cause) if cause else None, attempt["detail"], job["exit_code"])
 
 
 async def end(store: Store, job: str, label: str, outcome: Outcome, attempt: int = 0) -> None:

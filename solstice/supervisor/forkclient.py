@@ -18,10 +18,10 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from solstice.host import processes
+from solstice.host import processes, racepoints
 from solstice.supervisor.child import END_TIMEOUT, readable
 
-FORK_TIMEOUT = 60.0
+FORK_TIMEOUT = racepoints.sooner(60.0)
 _MAX_ANSWER = 4096
 
 log = logging.getLogger(__name__)

@@ -20,7 +20,7 @@ from solstice.broker.deadletter import dead_letter
 from solstice.broker.publisher import NotConfirmed, Outgoing
 from solstice.broker.topology import DEAD_LETTERS, Topology
 from solstice.errors import RequestError
-from solstice.host import clock
+from solstice.host import clock, racepoints
 from solstice.model import JobRequest
 from solstice.protocol import jobrequest
 from solstice.protocol.store import ErrorKind
@@ -36,16 +36,18 @@ log = logging.getLogger(__name__)
 
 
 class Intake:
-    """`catalogue()` is what this host offers now; `on_job` is called with each job that is new, `on_change` after each
-    stored event and whenever a delivery came or went."""
+    """`host` is the owner id; `catalogue()` is what this host offers now; `on_job` is called with each job that is new,
+    `on_change` after each stored event and whenever a delivery came or went."""
 
     def __init__(
         self,
+        host: str,
         catalogue: Callable[[], Catalogue],
         store: Store,
         on_job: Callable[[Job], None],
         on_change: Callable[[], None],
     ) -> None:
+        self._host = host
         self._catalogue = catalogue
         self._store = store
         self._on_job = on_job
@@ -65,7 +67,12 @@ class Intake:
         document = jobrequest.to_document(request)
         try:
             answer = await self._store.change(
-                "accept", request=document, label=job.label, image=job.image.name, at=clock.wall()
+                "accept",
+                request=document,
+                label=job.label,
+                image=job.image.name,
+                at=clock.wall(),
+                host=self._host,
             )
         except StoreRefused as refused:
             if refused.kind is not ErrorKind.BAD_REQUEST:
@@ -125,6 +132,7 @@ class Intake:
         request = None
         try:
             request = jobrequest.parse(delivery.body)
+            racepoints.reach("supervisor.accept.before")
             await self.accept(request)
         except RequestError as error:
             # Not confirmed: the connection is lost, and the broker delivers the original again.
@@ -132,7 +140,9 @@ class Intake:
                 await self._reject(connection, topology, delivery, request, error)
                 connection.ack(delivery)
         else:
+            racepoints.reach("supervisor.accept.stored")
             connection.ack(delivery)
+            racepoints.reach("supervisor.accept.acked")
 
     async def _reject(
         self,
@@ -158,6 +168,7 @@ class Intake:
                 label=request.runs_on if request else None,
                 occasion=hashlib.sha256(delivery.message_id.encode() + b"\0" + delivery.body).hexdigest(),
                 at=clock.wall(),
+                host=self._host,
             )
         context = {"job": request_id or message_id, "label": request.runs_on if request else ""}
         log.warning("request rejected", extra={**context, "attempt": 0, "cause": error.cause, "detail": error.why})

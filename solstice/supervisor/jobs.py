@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field, replace
 
 from solstice.errors import Cause
@@ -24,6 +25,10 @@ class Job:
     resources: Resources
     since: float
     attempt: int = 1
+    failures: int = 0
+    """How many attempts failed by the host's fault."""
+    not_before: float = 0.0
+    """When the next attempt may begin, in monotonic seconds."""
 
     @property
     def id(self) -> str:
@@ -38,6 +43,14 @@ class Job:
         """The concurrency group: one repository cannot cancel another's jobs by naming their group."""
         name = self.request.concurrency_group
         return (self.request.repo_url, name) if name else None
+
+    def after_failure(self, attempt: int, delay: float) -> Job:
+        """The same job, for another attempt in `delay` seconds."""
+        return replace(self, attempt=attempt + 1, failures=self.failures + 1, not_before=time.monotonic() + delay)
+
+    def after_stop(self) -> Job:
+        """The same job, put back because its host stops."""
+        return replace(self, attempt=self.attempt + 1)
 
 
 @dataclass
@@ -54,6 +67,8 @@ class Active:
     outcome: Outcome | None = None
     worker: Worker | None = field(default=None, repr=False)
     stopping: Stop | None = None
+    again: Job | None = None
+    """The job as it waits again when this attempt is done; None if it has ended."""
 
     @property
     def is_booting(self) -> bool:

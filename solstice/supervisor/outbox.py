@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from solstice.broker.connection import Broker, Connection
 from solstice.broker.publisher import NotConfirmed, Outgoing
 from solstice.broker.topology import EVENTS
+from solstice.host import racepoints
 from solstice.supervisor import tasks
 from solstice.supervisor.store import Store, StoreRefused
 
@@ -27,8 +28,11 @@ log = logging.getLogger(__name__)
 
 
 class Outbox:
-    def __init__(self, store: Store, connection: Connection) -> None:
+    """`host` is the owner id: of a database that hosts share, each publishes its own events."""
+
+    def __init__(self, store: Store, connection: Connection, host: str) -> None:
         self._store = store
+        self._host = host
         self._connection = connection
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -66,12 +70,18 @@ class Outbox:
     async def _flush(self) -> None:
         """Publish everything.  Raises `NotConfirmed`, `StoreRefused`."""
         while self._connection.state is Broker.UP:
-            events = _first_of_each((await self._store.ask("outbox", limit=PAGE))["events"])
+            events = _first_of_each((await self._store.ask("outbox", limit=PAGE, host=self._host))["events"])
             if not events:
                 return
+            racepoints.reach("supervisor.publish.before")
             results = await asyncio.gather(*(self._publish(event) for event in events), return_exceptions=True)
             ended = list(zip(events, results, strict=True))
-            await self._store.ask("sent", message_ids=[event["message_id"] for event, error in ended if error is None])
+            racepoints.reach("supervisor.publish.confirmed")
+            # `change`: published again, because the database failed just now, they would all be repeats.
+            await self._store.change(
+                "sent", message_ids=[event["message_id"] for event, error in ended if error is None]
+            )
+            racepoints.reach("supervisor.publish.sent")
             for _event, error in ended:
                 if error is not None:
                     raise error

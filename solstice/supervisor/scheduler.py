@@ -55,6 +55,8 @@ class Scheduler:
         self.turns = Turns()
         self.pending: dict[str, Job] = {}
         self.active: dict[str, Active] = {}
+        self.requeue: Callable[[Job], None] = self.add
+        """Takes a job that is to be tried again."""
 
     def open(self) -> None:
         """From now on jobs are started; before, they are only counted."""
@@ -87,7 +89,10 @@ class Scheduler:
 
     def gate(self, job: Job) -> Obstacle | None:
         """What keeps a job, capacity apart."""
-        text = self.labels.obstacle(job.image.name, self._clock()) or self._gate(job)
+        now = self._clock()
+        text = self.labels.obstacle(job.image.name, now) or self._gate(job)
+        if text is None and now < job.not_before:
+            text = f"attempt {job.attempt - 1} failed by this host's fault, the next is in {job.not_before - now:.0f} s"
         return Obstacle(Resource.OTHER, text) if text else None
 
     def close(self) -> None:
@@ -95,11 +100,22 @@ class Scheduler:
         self._open = False
         self._cancel_next()
 
+    async def abandon(self) -> None:
+        """Follow no attempt any more; whoever comes next finds them in the store and at their sockets."""
+        self.close()
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
     async def idle(self, timeout: float) -> bool:
         """True when no attempt is left within `timeout` seconds."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=timeout)
         return not self._tasks
+
+    def _retries(self) -> list[float]:
+        return [job.not_before for job in self.pending.values() if job.not_before]
 
     def _running(self) -> list[Job]:
         return [active.job for active in self.active.values()]
@@ -114,7 +130,8 @@ class Scheduler:
         if self._open and self.pending:
             now = self._clock()
             self._start_what_may(now)
-            wake = min(self.labels.next_change(now) or now + LOOK_AGAIN, now + LOOK_AGAIN)
+            times = [at for at in (self.labels.next_change(now), *self._retries()) if at is not None and at > now]
+            wake = min([*times, now + LOOK_AGAIN])
             self._next = asyncio.get_running_loop().call_later(wake - now, self.pump)
         self._on_change()
 
@@ -131,12 +148,19 @@ class Scheduler:
         jobs = [*self.pending.values(), *self._running()]
         self.turns.forget({job.request.repo_url for job in jobs}, self.pending)
 
+    def adopt(self, active: Active, rest: Coroutine[None, None, None]) -> None:
+        """Count an attempt that another supervisor began; `rest` is what is left of it."""
+        self._follow(active, rest)
+
     def _start(self, job: Job, now: float) -> None:
         del self.pending[job.id]
         active = Active(job, AttemptId(self._owner, job.id, job.attempt), since=now)
-        self.active[job.id] = active
         self.labels.started(job.image.name, job.id)
-        task = asyncio.create_task(self._run(active), name=active.id.name)
+        self._follow(active, self._run(active))
+
+    def _follow(self, active: Active, work: Coroutine[None, None, None]) -> None:
+        self.active[active.job.id] = active
+        task = asyncio.create_task(work, name=active.id.name)
         self._tasks.add(task)
         task.add_done_callback(lambda task: self._ended(active, task))
 
@@ -149,4 +173,6 @@ class Scheduler:
             log.critical("attempt lost by a fault of Solstice", extra={"job": job.id}, exc_info=task.exception())
             return
         del self.active[job.id]
+        if active.again is not None and not task.cancelled():
+            self.requeue(active.again)
         self.pump()

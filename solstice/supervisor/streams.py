@@ -29,6 +29,12 @@ class Stream:
     async def over(cls, sock: socket.socket) -> Stream:
         return cls(*await asyncio.open_unix_connection(sock=sock))
 
+    @property
+    def peer_socket(self) -> socket.socket:
+        """The socket itself, to ask who the peer is."""
+        found: socket.socket = self._writer.get_extra_info("socket")
+        return found
+
     def send(self, message: Mapping[str, Any]) -> None:
         """Send without waiting; to a peer that is gone it goes nowhere, as `messages` will tell."""
         self._writer.write(encode(message))

@@ -17,7 +17,7 @@ ISSUE = (
     "ORCH_CONFIG MAX_CONCURRENCY CAPACITY_MAP PENDING_LIMIT MAX_BOOTING CPU_OVERCOMMIT MEMORY_RESERVE DISK_FLOOR "
     "AMQP_URL AMQP_EXCHANGE AMQP_QUEUE AMQP_ROUTING_KEY AMQP_PREFETCH AMQP_CA_FILE AMQP_CERT_FILE AMQP_KEY_FILE "
     "LIBVIRT_URI LIBVIRT_NETWORK LIBVIRT_DOMAIN_TYPE SOLSTICE_BACKEND SOLSTICE_STATE_DIR SOLSTICE_RUN_DIR DATABASE_URL "
-    "VM_SHUTDOWN_TIMEOUT DRAIN_TIMEOUT BOOT_TIMEOUT JOB_TIMEOUT LOG_LEVEL LOG_FORMAT"
+    "VM_SHUTDOWN_TIMEOUT DRAIN_TIMEOUT BOOT_TIMEOUT JOB_TIMEOUT MAX_ATTEMPTS RETENTION LOG_LEVEL LOG_FORMAT"
 )
 
 
@@ -62,6 +62,8 @@ def test_defaults() -> None:
         "drain_timeout": "10",
         "boot_timeout": "300",
         "job_timeout": "3600",
+        "max_attempts": "2",
+        "retention": "30d",
         "log_level": "info",
         "log_format": "text",
     }
@@ -167,7 +169,14 @@ BAD = [
     ("backend", "vmware"),
     ("backend", ""),
     ("state_dir", ""),
-    ("database_url", "postgresql://u:hush@db/solstice"),
+    ("database_url", "postgres://u:hush@db/solstice"),
+    ("database_url", "postgresql://u:hush@db"),
+    ("database_url", "postgresql://u:hush@db/"),
+    ("database_url", "postgresql://u:hush@db:0/solstice"),
+    ("database_url", "postgresql://u:hush@db:port/solstice"),
+    ("database_url", "postgresql://u:hu sh@db/solstice"),
+    ("database_url", "postgresql://u@db/solstice?password=hush"),
+    ("database_url", "postgresql+asyncpg://u:hush@db/solstice"),
     ("database_url", "sqlite://"),
     ("database_url", "sqlite:///:memory:"),
     ("database_url", "sqlite:///x.db?mode=ro"),
@@ -181,6 +190,20 @@ BAD = [
     ("log_level", "loud"),
     ("log_format", "xml"),
 ]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://u:hush@db/solstice",
+        "postgresql+psycopg2://u:hush@[::1]:5433/solstice?sslmode=verify-full",
+        "postgresql:///solstice?host=/run/postgresql",
+    ],
+)
+def test_database_may_be_one_of_postgresql(url: str) -> None:
+    settings = load({"database_url": url}, {})
+    assert settings.database_url == url
+    assert "hush" not in dict(settings.describe())["database_url"]
 
 
 @pytest.mark.parametrize(("name", "text"), BAD)
@@ -264,6 +287,8 @@ TEXTS = {
     "drain_timeout": "604799.999999999",
     "boot_timeout": "0.00001",
     "job_timeout": "604800",
+    "max_attempts": "20",
+    "retention": "90min",
     "log_level": "error",
     "log_format": "json",
 }

@@ -28,6 +28,8 @@ from tests.real.libvirtd import virsh
 ROOT = Path(__file__).resolve().parents[2]
 Event = dict[str, Any]
 
+LAST_WORDS = 2.0
+
 
 class Service:
     """One state directory below `folder`; `start` may be called again after an end, as a host would.
@@ -53,7 +55,12 @@ class Service:
             or f"default_label: tiny\nimages:\n  tiny:\n    source: {self.image}\n    local_path: {self.image}\n"
         )
         backend = "noop" if image is None else "libvirt"
-        defaults = {"SOLSTICE_BACKEND": backend, "LIBVIRT_DOMAIN_TYPE": "qemu", "CAPACITY_MAP": "tiny=2"}
+        defaults = {
+            "SOLSTICE_BACKEND": backend,
+            "LIBVIRT_DOMAIN_TYPE": "qemu",
+            "CAPACITY_MAP": "tiny=2",
+            "MAX_ATTEMPTS": "1",
+        }
         self.environment = {
             "PATH": os.environ["PATH"],
             "AMQP_URL": amqp_url,
@@ -92,7 +99,8 @@ class Service:
 
     def wait(self, seconds: float = 60.0) -> int:
         status = self.process.wait(seconds)
-        self._reader.join(seconds)
+        # its log ends with it, unless it left workers behind, which have the same standard error
+        self._reader.join(LAST_WORDS)
         return status
 
     def close(self) -> None:

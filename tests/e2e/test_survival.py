@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import time
 from pathlib import Path
 
 import psutil
 import pytest
 
+from solstice.broker.enqueue import ResultListener
 from tests.e2e.conftest import Make
 from tests.e2e.service import Service
 
@@ -151,17 +154,43 @@ def test_ctrl_c_reaches_the_supervisor_alone(make: Make) -> None:
     assert f"attempt ended: succeeded job={job}" in service.text
 
 
-def test_a_supervisor_killed_in_the_middle_leaves_nothing_that_its_next_start_does_not_remove(service: Service) -> None:
-    job = service.submit("sleep 3600")
+def test_a_running_job_survives_the_supervisor_and_its_log_is_whole(service: Service) -> None:
+    script = "i=0; while [ $i -lt 400 ]; do i=$((i+1)); echo line $i; [ $((i % 20)) -ne 0 ] || sleep 1; done"
+    job = service.submit(script)
     service.said(rf"attempt is running .*job={job}")
     worker = service.worker(job)
-    service.end(signal.SIGKILL)
-    service.start()
-    service.said(rf"the supervisor ended while the job ran .*job={job}")
+    with ResultListener(service.amqp_url) as listener:
+        service.end(signal.SIGKILL)
+        service.start()
+        service.said(rf"adopting an attempt .*job={job}")
+        assert service.worker(job).pid == worker.pid
+        event = listener.wait(job, time.monotonic() + 240, lambda _event: None)
+    assert event is not None
+    assert event["state"] == "succeeded"
+    service.done(job)
+    assert [line for line in service.log(job).splitlines() if line.startswith("line ")] == [
+        f"line {number}" for number in range(1, 401)
+    ]
     psutil.wait_procs([worker], timeout=30)
     service.assert_nothing_left(job)
-    assert service.ask("job", job=job)["job"]["cause"] == "infra.host_lost"
-    assert service.outcome("true")["state"] == "succeeded"
+
+
+def test_what_a_dead_host_leaves_is_removed_and_its_job_is_tried_again(make: Make) -> None:
+    service = make(MAX_ATTEMPTS="2")
+    service.start()
+    job = service.submit("true", "sleep $((SOLSTICE_ATTEMPT == 1 ? 3600 : 0))")
+    service.said(rf"attempt is running .*job={job}")
+    family = psutil.Process(service.process.pid).children(recursive=True)
+    service.process.send_signal(signal.SIGKILL)
+    for process in family:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    service.wait()
+    service.start()
+    service.said(rf"attempt ended: errored .*job={job} .*cause=infra.host_lost .*next=\"attempt 2\"")
+    service.said(rf"attempt ended: succeeded .*job={job}", seconds=240)
+    service.said(r"attempt is done .*attempt=2")
+    service.assert_nothing_left(job)
 
 
 def test_the_supervisor_has_one_thread_and_no_hypervisor_and_its_workers_no_password(make: Make) -> None:

@@ -15,8 +15,8 @@ from solstice.supervisor.children import Worker, errand
 from tests.supervisor.scenes import OWNER, Attempt, forkserver, run, server_process
 
 
-async def heard(worker: Worker) -> list[reports.Report]:
-    return [report async for report, _at in worker.reports()]
+async def heard(worker: Worker) -> list[reports.Said]:
+    return [each.report async for each in worker.reports()]
 
 
 def test_a_worker_reports_each_phase_and_its_outcome_and_ends_with_status_0(reachable: Path) -> None:
@@ -72,21 +72,21 @@ def test_an_errand_that_takes_too_long_is_killed(reachable: Path) -> None:
     async def scenario() -> None:
         async with forkserver() as server:
             server_process().suspend()
-            answer = await errand(server, order.Sweep(Attempt(reachable).hypervisor, OWNER, reachable), 0.2)
+            answer = await errand(server, order.List(Attempt(reachable).hypervisor, OWNER, reachable), 0.2)
             server_process().resume()
             assert answer is None
 
     run(scenario())
 
 
-def test_a_sweep_names_what_it_removed(reachable: Path) -> None:
+def test_a_list_names_what_it_found(reachable: Path) -> None:
     async def scenario() -> None:
         id = AttemptId(OWNER, str(uuid.uuid4()), 1)
         where = Attempt(reachable).hypervisor
         (Path(where.uri) / id.name).write_text("running")
         async with forkserver() as server:
-            answer = await errand(server, order.Sweep(where, OWNER, reachable / "jobs"), 30.0)
-            assert answer == reports.Found(removed=(id.name,))
+            answer = await errand(server, order.List(where, OWNER, reachable / "jobs"), 30.0)
+            assert answer == reports.Found(names=(id.name,))
 
     run(scenario())
 

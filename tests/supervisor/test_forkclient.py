@@ -19,7 +19,7 @@ from solstice.model import Backend
 from solstice.protocol import order, reports
 from solstice.protocol.lines import Lines, Message, encode
 from solstice.supervisor import forkclient
-from solstice.supervisor.children import Worker, errand
+from solstice.supervisor.children import Heard, Worker, errand
 from solstice.supervisor.forkclient import ForkServer
 from tests.supervisor.scenes import OWNER, Attempt, forkserver, gone, run, server_process
 
@@ -28,17 +28,17 @@ def descriptors() -> int:
     return psutil.Process().num_fds()
 
 
-async def held(server: ForkServer, attempt: Attempt) -> tuple[Worker, AsyncIterator[tuple[reports.Report, float]]]:
+async def held(server: ForkServer, attempt: Attempt) -> tuple[Worker, AsyncIterator[Heard]]:
     """A worker that is in the middle of its attempt, and the reports that are still to come."""
     worker = await Worker.start(server, attempt.order)
     said = worker.reports()
-    report, _at = await anext(said)
-    assert report == reports.PhaseEntered(Phase.PREPARING)
+    assert isinstance((await anext(said)).report, reports.Identity)
+    assert (await anext(said)).report == reports.PhaseEntered(Phase.PREPARING)
     return worker, said
 
 
-async def last(said: AsyncIterator[tuple[reports.Report, float]]) -> reports.Report | None:
-    heard = [report async for report, _at in said]
+async def last(said: AsyncIterator[Heard]) -> reports.Said | None:
+    heard = [each.report async for each in said]
     return heard[-1] if heard else None
 
 
@@ -85,14 +85,14 @@ class Raw:
         return heard
 
 
-def test_reports_are_numbered_from_1_without_a_gap(reachable: Path) -> None:
+def test_reports_are_numbered_from_0_without_a_gap(reachable: Path) -> None:
     async def scenario() -> None:
         async with forkserver() as server:
             worker = Raw(server)
             await worker.say(encode(order.encode(Attempt(reachable).order)))
             said = await worker.hear(100)
-            assert [message["type"] for message in said] == [*["phase"] * 3, "outcome", "phase", "done"]
-            assert [message["n"] for message in said] == [1, 2, 3, 4, 5, 6]
+            assert [message["type"] for message in said] == ["identity", *["phase"] * 3, "outcome", "phase", "done"]
+            assert [message["n"] for message in said] == [0, 1, 2, 3, 4, 5, 6]
             assert await worker.status == 0
             worker.ours.close()
 
@@ -201,7 +201,7 @@ def test_a_worker_that_is_told_nonsense_ends_and_says_why(garbage: bytes, capfd:
     assert "solstice.protocol" in said.splitlines()[-1]
 
 
-def test_a_worker_has_its_channel_and_its_session_and_nothing_else_open(reachable: Path) -> None:
+def test_a_worker_has_its_channel_session_socket_and_journal_open_and_nothing_else(reachable: Path) -> None:
     async def scenario() -> None:
         with (reachable / "secret").open("w") as ours:
             os.set_inheritable(ours.fileno(), True)
@@ -211,15 +211,17 @@ def test_a_worker_has_its_channel_and_its_session_and_nothing_else_open(reachabl
                 release = attempt.hold()
                 worker = Raw(server)
                 await worker.say(encode(order.encode(attempt.order)))
-                await worker.hear(1)
+                await worker.hear(2)
                 folder = Path(f"/proc/{await worker.pid}/fd")
                 opened = await opened_by(folder)
                 assert opened.pop(0) == os.devnull
                 assert opened.pop(1) == opened.pop(2) == str(Path("/proc/self/fd/2").readlink())
                 assert f"socket:[{worker.inode}]" in opened.values()
-                sessions = [link for link in opened.values() if link != f"socket:[{worker.inode}]"]
-                assert [link.split(":")[0] for link in sessions] == ["socket"]
-                assert sessions != [f"socket:[{other.inode}]"]
+                rest = [link for link in opened.values() if link != f"socket:[{worker.inode}]"]
+                # its session, its own socket, its journal
+                kinds = sorted(Path(link).name.split(":")[0] for link in rest)
+                assert kinds == ["events.jsonl", "socket", "socket"]
+                assert f"socket:[{other.inode}]" not in rest
                 release()
                 await worker.status
                 worker.ours.close()
@@ -269,7 +271,7 @@ def test_a_worker_that_speaks_nonsense_is_killed() -> None:
             loop.add_reader(pidfd, reap)
 
     async def scenario() -> None:
-        worker = await Worker.start(Liar(), order.Sweep(order.Hypervisor(Backend.NOOP), OWNER, Path("/x")))
+        worker = await Worker.start(Liar(), order.List(order.Hypervisor(Backend.NOOP), OWNER, Path("/x")))
         assert await last(worker.reports()) is None
         assert await worker.end() == "it was killed by SIGKILL"
 
