@@ -22,6 +22,7 @@ import pytest
 from tests.real import guests, leftovers
 from tests.real.broker import Broker
 from tests.real.libvirtd import Libvirtd
+from tests.real.postgresql import Postgresql
 from tests.real.root import Root
 
 _roots = pytest.StashKey[Path]()
@@ -44,7 +45,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 def pytest_report_header() -> list[str]:
     python = ", ".join(f"{name} {_library(name)}" for name in ("pika", "libvirt-python", "SQLAlchemy"))
     packages = ", ".join(
-        f"{name} {_package(name)}" for name in ("libvirt-daemon", "qemu-system-x86", "rabbitmq-server")
+        f"{name} {_package(name)}" for name in ("libvirt-daemon", "qemu-system-x86", "rabbitmq-server", "postgresql")
     )
     return [f"python {platform.python_version()}, {python}", f"{platform.system()} {platform.release()}, {packages}"]
 
@@ -111,6 +112,25 @@ def broker4() -> Iterator[Broker]:
     server.start()
     yield server
     server.close()
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[Postgresql]:
+    """A PostgreSQL server of this run alone."""
+    server = Postgresql()
+    server.start()
+    yield server
+    server.close()
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql)])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The URL of a fresh database: the test runs once with each kind that there is."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'test.db'}"
+    else:
+        with request.getfixturevalue("postgresql").database() as url:
+            yield url
 
 
 @pytest.fixture

@@ -142,7 +142,7 @@ def test_a_tree_that_breaks_no_rule_is_accepted(tree: Path) -> None:
         ("solstice/errors.py", "import typing\nif typing.TYPE_CHECKING:\n    from solstice.model import Image\n"),
         ("solstice/logs.py", "from solstice.config import settings\n"),
         ("solstice/store/queries.py", "from solstice.broker.address import Address\n"),
-        ("solstice/host/files.py", "from ..store.engine import open_database\n"),
+        ("solstice/host/files.py", "from ..store.engine import opened\n"),
         ("solstice/worker/life.py", "from solstice.store import engine\n"),
         ("solstice/worker/life.py", "from solstice.broker import address\n"),
         ("solstice/__init__.py", "from solstice import errors\n"),

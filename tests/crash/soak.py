@@ -1,0 +1,127 @@
+"""`tests/run --soak [MINUTES]`: kills one process after the other, by chance, while jobs keep arriving, and counts.
+
+The victims are the supervisor and RabbitMQ, which are started again, the store, the fork server, and a worker.
+The file's name keeps it out of every other run.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import pytest
+
+from solstice.broker.enqueue import publish_request
+from solstice.broker.topology import Topology
+from solstice.errors import UsageError
+from solstice.protocol import jobrequest
+from tests.crash.leftovers import look_for_leftovers
+from tests.crash.matrix import seed
+from tests.crash.results import Results
+from tests.e2e.service import Service
+from tests.real.broker import Broker
+from tests.real.waiting import until
+
+MINUTES = "SOLSTICE_TEST_SOAK"
+PAUSE = (0.5, 4.0)
+LONGEST = 3.0
+SECONDS = 240.0
+
+
+class Soak:
+    def __init__(self, service: Service, broker: Broker, chance: random.Random) -> None:
+        self._service = service
+        self._broker = broker
+        self._chance = chance
+        self.jobs: list[str] = []
+        self.killed: Counter[str] = Counter()
+
+    def run(self, seconds: float) -> None:
+        victims = (self._supervisor, self._store, self._fork_server, self._worker, self._rabbitmq)
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            for _ in range(self._chance.randint(1, 3)):
+                self.jobs.append(self._submit())
+            time.sleep(self._chance.uniform(*PAUSE))
+            self._kill(self._chance.choice(victims))
+
+    def _submit(self) -> str:
+        """Send a request until the broker has confirmed it, as somebody would who wants it done."""
+        env = {"NOOP_SECONDS": f"{self._chance.uniform(0.0, LONGEST):.1f}"}
+        request = jobrequest.new_request(steps=[{"run": "true"}], env=env)
+        sent = False
+        while not sent:
+            with suppress(UsageError):
+                publish_request(self._service.amqp_url, Topology(), jobrequest.to_document(request))
+                sent = True
+        return request.request_id
+
+    def _kill(self, victim: Callable[[], bool]) -> None:
+        if victim():
+            self.killed[victim.__name__.strip("_")] += 1
+
+    def _supervisor(self) -> bool:
+        self._service.end(signal.SIGKILL)
+        self._service.start()
+        return True
+
+    def _store(self) -> bool:
+        return self._kill_child("solstice: store")
+
+    def _fork_server(self) -> bool:
+        return self._kill_child("solstice: forkserver")
+
+    def _worker(self) -> bool:
+        pids = [active["pid"] for active in self._service.ask("status")["active"] if active["pid"]]
+        if pids:
+            with suppress(psutil.NoSuchProcess):
+                psutil.Process(self._chance.choice(pids)).kill()
+        return bool(pids)
+
+    def _rabbitmq(self) -> bool:
+        self._broker.kill()
+        self._broker.start()
+        return True
+
+    def _kill_child(self, title: str) -> bool:
+        """False if it is being started again just now."""
+        with suppress(ValueError):
+            self._service.child(title).kill()
+            return True
+        return False
+
+
+@pytest.fixture
+def service(reachable: Path, vhost: str) -> Iterator[Service]:
+    service = Service(reachable, vhost, None, MAX_ATTEMPTS="3", MAX_CONCURRENCY="4", CAPACITY_MAP="tiny=4")
+    service.start()
+    yield service
+    service.close()
+
+
+def test_what_was_accepted_has_ended_and_was_published(service: Service, broker: Broker) -> None:
+    soak = Soak(service, broker, random.Random(seed()))  # noqa: S311
+    soak.run(float(os.environ[MINUTES]) * 60)
+    results = Results(service.amqp_url)
+    results.wait(soak.jobs, SECONDS)
+    until(lambda: _is_idle(service), seconds=SECONDS, what="an idle host", evidence=lambda: service.text[-4000:])
+    results.wait([], SECONDS)
+    stored = {job: service.ask("job", job=job)["job"]["state"] for job in soak.jobs}
+    assert {job: ended.states for job, ended in results.of.items()} == {job: {state} for job, state in stored.items()}
+    assert {job: len(ended.ids) for job, ended in results.of.items()} == dict.fromkeys(soak.jobs, 1)
+    look_for_leftovers(service, soak.jobs)
+    print(
+        f"accepted = ended = published = {len(soak.jobs)}: {dict(Counter(stored.values()))}; killed {dict(soak.killed)}"
+    )
+
+
+def _is_idle(service: Service) -> bool:
+    status = service.ask("status")
+    return not status["active"] and not status["pending"]
