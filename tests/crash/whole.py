@@ -194,7 +194,8 @@ class Whole:
         if not _may_repeat(case):
             assert set(ended.ids.values()) == {1}, (job, ended)
         if case.fault is Fault.KILL and case.point.startswith(UNDISTURBED):
-            assert len(stored["attempts"]) == 1, (job, stored)
+            # another job's worker may not have had its order yet; one that had reported goes on
+            assert [lost["reported"] for lost in stored["attempts"][:-1]] in ([], [0]), (job, stored)
 
     def _is_idle(self) -> bool:
         with suppress(OSError):
