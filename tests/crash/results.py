@@ -34,14 +34,14 @@ class Results:
         """Take events until each of the jobs has one.  Raises `AssertionError` with the jobs that have none."""
         deadline = time.monotonic() + seconds
         missing = set(jobs)
-        connection = pika.BlockingConnection(pika.URLParameters(self._url))
-        for method, properties, body in connection.channel().consume(RESULTS, inactivity_timeout=_SLICE, auto_ack=True):
-            if method is not None:
-                missing.discard(self._take(properties.message_id, json.loads(body)))
-            elif not missing:
-                break
-            assert time.monotonic() < deadline, f"no terminal event of {missing}"
-        connection.close()
+        with pika.BlockingConnection(pika.URLParameters(self._url)) as connection:
+            taken = connection.channel().consume(RESULTS, inactivity_timeout=_SLICE, auto_ack=True)
+            for method, properties, body in taken:
+                if method is not None:
+                    missing.discard(self._take(properties.message_id, json.loads(body)))
+                elif not missing:
+                    return
+                assert time.monotonic() < deadline, f"no terminal event of {missing}"
 
     def _take(self, message_id: str, event: dict[str, str]) -> str:
         ended = self.of[event["job_id"]]
