@@ -46,7 +46,10 @@ class ForkServer:
                 return
 
     def _serve(self) -> bool:
-        data, descriptors, _flags, _address = socket.recv_fds(self._sock, _MAX_REQUEST, 1)
+        try:
+            data, descriptors, _flags, _address = socket.recv_fds(self._sock, _MAX_REQUEST, 1)
+        except ConnectionResetError:
+            return False  # the supervisor was killed with something of ours unread
         if not data:
             return False
         token = json.loads(data)["token"]
