@@ -145,7 +145,10 @@ class Attempts:
         racepoints.reach("supervisor.close.stored")
         # The store has it all by now.
         for name in (attach.JOURNAL, attach.SOCKET):
-            (self._places.record(active.id) / name).unlink(missing_ok=True)
+            try:
+                (self._places.record(active.id) / name).unlink(missing_ok=True)
+            except OSError as error:  # the next reconcile pass finds it
+                log.error("journal not removed yet: %s", error, extra=_context(active))
         racepoints.reach("supervisor.close.removed")
 
     async def _hear(self, active: Active, heard: Heard) -> None:
@@ -173,16 +176,19 @@ class Attempts:
             return
         if outcome.cause is Cause.HOST_STOPPING and active.stopping is not None:
             outcome = active.stopping.outcome  # the job may have been cancelled since the worker was told to stop
+        if active.is_cancelled and outcome.state is JobState.ERRORED and active.stopping is not None:
+            outcome = active.stopping.outcome  # what was promised to be cancelled is not tried again
         cause = outcome.cause.value if outcome.cause else "none"
         stored = {**_key(active), "at": at, **_numbered(number)}
         if self._is_retried(active, outcome):
             delay = min(FIRST_RETRY_DELAY * 2**active.job.failures, MAX_RETRY_DELAY)
             counted = outcome.cause is not Cause.HOST_STOPPING
             not_before = clock.wall() + delay if counted else None
-            active.again = active.job.after_failure(active.id.attempt, delay) if counted else active.job.after_stop()
+            again = active.job.after_failure(active.id.attempt, delay) if counted else active.job.after_stop()
             await self._store.change(
                 "release", **stored, cause=cause, detail=outcome.detail, counted=counted, not_before=not_before
             )
+            active.again = again
         else:
             await self._store.change("finish", **stored, **to_plain(outcome))
         active.outcome = outcome
@@ -209,7 +215,10 @@ class Attempts:
 
     async def _cleaned(self, active: Active, hypervisor: order.Hypervisor) -> bool:
         what = order.Clean(hypervisor, active.id, self._places.vm(active.id))
-        answer = await errand(self._forkserver, what, CLEAN_TIMEOUT)
+        try:
+            answer = await errand(self._forkserver, what, CLEAN_TIMEOUT)
+        except OSError as error:  # no descriptor left: there will be one again
+            answer = reports.Failed(Cause.HYPERVISOR, str(error))
         if isinstance(answer, reports.Found):
             return True
         why = answer.why if answer is not None else "the cleaner did not end well"

@@ -14,11 +14,11 @@ import os
 import signal
 import socket
 import struct
+import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
-
-import psutil
 
 from solstice.errors import InternalError
 from solstice.host import journal
@@ -30,6 +30,8 @@ from solstice.supervisor.streams import Stream
 
 STATUS_TIMEOUT = 2.0
 ATTACH_TIMEOUT = 5.0
+BUSY_DELAY = 1.0
+BUSY_LIMIT = 60.0
 _PEER = struct.Struct("3i")
 
 log = logging.getLogger(__name__)
@@ -42,6 +44,16 @@ class Heard:
     report: reports.Said
     number: int
     at: float
+
+
+class _Nobody(Enum):
+    """Why there is no stream to a worker."""
+
+    GONE = "gone"
+    BUSY = "busy"
+
+
+_GONE, _BUSY = _Nobody.GONE, _Nobody.BUSY
 
 
 class Worker:
@@ -100,7 +112,7 @@ class Worker:
                 if isinstance(heard.report, reports.Done | reports.Failed):
                     return
             await self._close()
-        for heard in self._rest():
+        for heard in await self._rest():
             yield heard
 
     def stop(self, stop: order.Stop) -> None:
@@ -148,45 +160,69 @@ class Worker:
         """Connect to the worker's own socket; False if nobody listens there."""
         if self._record is None or self._unwanted:
             return False
-        try:
-            async with asyncio.timeout(ATTACH_TIMEOUT):
-                stream = Stream(*await asyncio.open_unix_connection(self._record / attach.SOCKET))
-        except (OSError, TimeoutError):
+        deadline = time.monotonic() + BUSY_LIMIT
+        while (stream := await self._connected(self._record / attach.SOCKET)) is _BUSY:
+            if time.monotonic() >= deadline:
+                log.error("a worker lets nobody in, it is given up", extra={"record": str(self._record)})
+                return False
+            await asyncio.sleep(BUSY_DELAY)
+        if not isinstance(stream, Stream):
             return False
         stream.send(attach.encode(self.last))
         self._stream = stream
         if self._stop is not None:
             stream.send(order.encode_stop(self._stop))
-        if self._is_adopted and not self.pid and not self._identify(stream):
-            await self._close()
-            return False
         log.info("attached to a worker", extra={"pid": self.pid, "after": self.last})
         return True
 
-    def _identify(self, stream: Stream) -> bool:
-        """Take hold of the process that listens, if it is the one that began the journal: same pid, same start."""
-        assert self._record is not None  # noqa: S101 - it has a socket
+    async def _connected(self, path: Path) -> Stream | _Nobody:
+        try:
+            async with asyncio.timeout(ATTACH_TIMEOUT):
+                stream = Stream(*await asyncio.open_unix_connection(path))
+        except (FileNotFoundError, ConnectionRefusedError):
+            return _GONE
+        except (OSError, TimeoutError):
+            return _BUSY  # it is there: it is we who have no descriptor, or it has too many at its door
+        found = self._identified(stream, path.parent)
+        if found is not None:
+            await stream.close()
+        return stream if found is None else found
+
+    def _identified(self, stream: Stream, record: Path) -> _Nobody | None:
+        """Take hold of the process that listens, if it is the one that began the journal; None if it is.
+
+        Its pid comes from the kernel, and the pidfd keeps that from being used again while we look.
+        """
         pid, _uid, _gid = _PEER.unpack(stream.peer_socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
+        if not pid:
+            return _BUSY  # asyncio takes a connect that has to wait for one that is made
+        if self.pid:
+            return None
         try:
             pidfd = os.pidfd_open(pid)
         except ProcessLookupError:
-            return False
-        if not _began(self._record / attach.JOURNAL, pid):
+            return _GONE
+        if not _may_have_begun(record / attach.JOURNAL, pid):
             os.close(pidfd)
-            log.error("who listens is not the worker that began the journal", extra={"record": str(self._record)})
-            return False
+            log.error("who listens is not the worker that began the journal", extra={"record": str(record)})
+            return _GONE
         self.pid, self._pidfd = pid, pidfd
-        return True
+        return None
 
-    def _rest(self) -> list[Heard]:
-        """What the journal has that was not heard."""
+    async def _rest(self) -> list[Heard]:
+        """What the journal has that was not heard; a disk or a table of descriptors that is in trouble is waited for."""
         if self._record is None:
             return []
-        try:
-            found = [_heard(message) for message in journal.read(self._record / attach.JOURNAL, self.last)]
-        except (InternalError, OSError) as error:
-            log.error("journal cannot be read: %s", error)
-            return []
+        while True:
+            try:
+                found = [_heard(message) for message in journal.read(self._record / attach.JOURNAL, self.last)]
+                break
+            except OSError as error:
+                log.error("journal cannot be read, and is tried again: %s", error)
+                await asyncio.sleep(BUSY_DELAY)
+            except InternalError as error:
+                log.error("journal cannot be read: %s", error)
+                return []
         self.last = found[-1].number if found else self.last
         return found
 
@@ -231,16 +267,13 @@ class Worker:
         self._ended.set()
 
 
-def _began(path: Path, pid: int) -> bool:
-    """Whether this process wrote the journal's first line; asked while a pidfd keeps its pid from being used again."""
+def _may_have_begun(path: Path, pid: int) -> bool:
+    """False if another process wrote the journal's first line.  A worker listens before it writes that."""
     try:
         first, _at = reports.decode(journal.read(path)[0])
-        if not isinstance(first, reports.Identity) or first.pid != pid:
-            return False
-        # psutil reckons from the boot's time, which a clock that is being set moves a little
-        return abs(first.started - float(psutil.Process(pid).create_time())) < 2.0
-    except (InternalError, OSError, IndexError, psutil.Error):
-        return False
+    except (InternalError, OSError, IndexError):
+        return True
+    return not isinstance(first, reports.Identity) or first.pid == pid
 
 
 def _heard(message: Message) -> Heard:

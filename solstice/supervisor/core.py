@@ -180,7 +180,8 @@ class Supervisor:
         stack.push_async_callback(self._dispatch.close)
         reconcile = Reconcile(self._store, self._dispatch, forkserver, self.places)
         await reconcile.begin()
-        stack.callback(tasks.start(reconcile.keep(), "reconcile").cancel)
+        self._reconciling = tasks.start(reconcile.keep(), "reconcile")
+        stack.callback(self._reconciling.cancel)
         self._dispatch.start()
 
     # Running
@@ -212,6 +213,9 @@ class Supervisor:
                 self.stop()
 
     async def _end(self) -> None:
+        # First: a pass that finds nobody followed any more would remove what the workers have.
+        self._reconciling.cancel()
+        await asyncio.wait({self._reconciling})
         if self._doors is not None:
             self._doors.take_nothing()
         scheduler = self._dispatch.scheduler

@@ -58,6 +58,8 @@ class Dispatch:
         self._tasks: set[asyncio.Task[None]] = set()
         self.owner = places.owner()
         self.backend = backend
+        self.ending: set[str] = set()
+        """The jobs that are neither pending nor active any more, and of which the store does not know that yet."""
         self.wait_for_images = True
         self.on_end: Callable[[str, Outcome], None] = lambda _job, _outcome: None
         self.hypervisor = _hypervisor(configuration, backend, places)
@@ -119,16 +121,25 @@ class Dispatch:
             self.scheduler.add(looked_at)
 
     def _try_again(self, job: Job) -> None:
-        looked_at = self._look_at(job)
-        if looked_at is not None:
+        newer = self._newer_of_group(job)
+        if newer is not None:
+            self._begin_end(job, _superseded(newer))
+        elif (looked_at := self._look_at(job)) is not None:
             self.scheduler.add(looked_at)
+
+    def _newer_of_group(self, job: Job) -> Job | None:
+        """A job that came after this one into its concurrency group."""
+        if job.group is None:
+            return None
+        others = [*self.scheduler.pending.values(), *(active.job for active in self.scheduler.active.values())]
+        return next((other for other in others if other.group == job.group and other.since > job.since), None)
 
     def _look_at(self, job: Job) -> Job | None:
         """The job as this configuration has it, which may be another one than when it was stored; None if it ends."""
         try:
             found = self.catalogue.job(job.request, job.since, job.attempt)
         except RequestError as error:
-            self._spawn(self._end(job, endings.errored(error.cause, error.why)))
+            self._begin_end(job, endings.errored(error.cause, error.why))
             return None
         return replace(found, failures=job.failures, not_before=job.not_before)
 
@@ -143,6 +154,10 @@ class Dispatch:
             self._end_pending(job_id, outcome)
             return True
         active = self.scheduler.active.get(job_id)
+        if active is not None and active.again is not None:
+            again, active.again = active.again, None
+            self._begin_end(again, outcome)
+            return True
         if active is None or active.outcome is not None:
             return False
         log.info("job is being cancelled: %s", detail, extra={"job": job_id, "label": active.job.label})
@@ -162,14 +177,15 @@ class Dispatch:
         self.scheduler.pump()
 
     def _supersede(self, newer: Job) -> None:
-        detail = f"superseded by job {newer.id} of the same concurrency group"
+        detail = _superseded(newer).detail
         for job in list(self.scheduler.pending.values()):
-            if job.group == newer.group:
+            if job.group == newer.group and job.since < newer.since:
                 self.cancel(job.id, detail)
-        if newer.request.cancel_in_progress:
-            for active in list(self.scheduler.active.values()):
-                if active.job.group == newer.group:
-                    self.cancel(active.job.id, detail)
+        for active in list(self.scheduler.active.values()):
+            is_older = active.job.group == newer.group and active.job.since < newer.since
+            # one whose attempt failed waits, although its VM is not gone yet
+            if is_older and (newer.request.cancel_in_progress or active.again is not None):
+                self.cancel(active.job.id, detail)
 
     def _obstacle(self, job: Job) -> str | None:
         """Why a job cannot start, labels and capacity apart."""
@@ -233,10 +249,17 @@ class Dispatch:
 
     def _end_pending(self, job_id: str, outcome: Outcome) -> None:
         """End a job that waits: from now on it cannot start, and soon the store knows it."""
-        self._spawn(self._end(self.scheduler.pending.pop(job_id), outcome))
+        self._begin_end(self.scheduler.pending.pop(job_id), outcome)
+
+    def _begin_end(self, job: Job, outcome: Outcome) -> None:
+        self.ending.add(job.id)
+        self._spawn(self._end(job, outcome))
 
     async def _end(self, job: Job, outcome: Outcome) -> None:
-        await endings.end(self._store, job.id, job.label, outcome)
+        try:
+            await endings.end(self._store, job.id, job.label, outcome)
+        finally:
+            self.ending.discard(job.id)
         self.on_end(job.id, outcome)
         self._on_change()
 
@@ -255,3 +278,7 @@ def _hypervisor(configuration: Configuration, backend: Backend, places: Places) 
         return order.Hypervisor(backend, uri=str(places.noop))
     settings = configuration.settings
     return order.Hypervisor(backend, settings.libvirt_uri, settings.libvirt_network, settings.libvirt_domain_type)
+
+
+def _superseded(newer: Job) -> Outcome:
+    return endings.cancelled(f"superseded by job {newer.id} of the same concurrency group")

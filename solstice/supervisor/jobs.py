@@ -71,6 +71,11 @@ class Active:
     """The job as it waits again when this attempt is done; None if it has ended."""
 
     @property
+    def is_cancelled(self) -> bool:
+        """Somebody was told that it will be."""
+        return self.stopping is not None and self.stopping.outcome.cause is Cause.CANCELLED
+
+    @property
     def is_booting(self) -> bool:
         return self.phase in _BOOTING
 

@@ -31,6 +31,7 @@ from solstice.model import AttemptId
 from solstice.protocol import jobrequest, order, reports
 from solstice.protocol.lines import Message
 from solstice.supervisor import endings
+from solstice.supervisor.attempt import MAX_RETRY_DELAY
 from solstice.supervisor.children import errand
 from solstice.supervisor.dispatch import Dispatch
 from solstice.supervisor.forkclient import ForkServer
@@ -50,6 +51,8 @@ class Reconcile:
         self._dispatch = dispatch
         self._forkserver = forkserver
         self._places = places
+        self._open: set[AttemptId] = set()
+        """What the store had as open in this pass, followed by now or not: nothing of that is removed."""
 
     async def begin(self) -> None:
         """The first pass, before anything is accepted.  Raises `UsageError` if the hypervisor does not answer."""
@@ -65,17 +68,19 @@ class Reconcile:
             await asyncio.sleep(EVERY)
             try:
                 await self.begin()
-            except SolsticeError as error:
-                log.error("reconciling failed, and is tried again in %.0f s: %s", EVERY, error)
+            except Exception as error:
+                log.error("reconciling failed, and is tried again in %.0f s: %s", EVERY, error, exc_info=_fault(error))
 
     # The store's side
 
     async def _reconcile_store(self) -> None:
         after, more = 0, True
+        self._open.clear()
         while more:
             page = await self._store.ask("open", after=after, host=self._dispatch.owner)
             jobs = {row["id"]: row for row in page["jobs"]}
             for attempt in page["attempts"]:
+                self._open.add(AttemptId(self._dispatch.owner, attempt["job"], attempt["attempt"]))
                 await self._one(self._attempt(attempt), attempt["job"])
             for row in jobs.values():
                 await self._one(self._job(row), row["id"])
@@ -85,8 +90,8 @@ class Reconcile:
     async def _one(self, work: Coroutine[None, None, None], job: str) -> None:
         try:
             await work
-        except SolsticeError as error:
-            log.error("job cannot be reconciled: %s", error, extra={"job": job})
+        except Exception as error:
+            log.error("job cannot be reconciled: %s", error, extra={"job": job}, exc_info=_fault(error))
 
     async def _attempt(self, row: Message) -> None:
         if self._is_here(row["job"]):
@@ -127,7 +132,7 @@ class Reconcile:
 
     def _is_here(self, job: str) -> bool:
         scheduler = self._dispatch.scheduler
-        return job in scheduler.active or job in scheduler.pending
+        return job in scheduler.active or job in scheduler.pending or job in self._dispatch.ending
 
     def _requested(self, row: Message) -> Job:
         """The job of a row that waits.  Raises `RequestError` if it has no place here any more."""
@@ -156,8 +161,8 @@ class Reconcile:
             raise UsageError(f"the back end {hypervisor.backend} cannot be used", why, remedy)
         for name in answer.names:
             id = AttemptId.parse(name)
-            if id is not None and not self._is_followed(id):
-                await self._remove(id)
+            if id is not None and id not in self._open and not self._is_followed(id):
+                await self._one(self._remove(id), id.job)
 
     def _is_followed(self, id: AttemptId) -> bool:
         followed = [active.id for active in self._dispatch.scheduler.active.values()]
@@ -174,4 +179,12 @@ class Reconcile:
 
 
 def _not_before(row: Message) -> float:
-    return clock.monotonic_at(row["not_before"]) if row["not_before"] else 0.0
+    """When a job may be tried again; a clock that was set back meanwhile does not make that days."""
+    if not row["not_before"]:
+        return 0.0
+    return min(clock.monotonic_at(row["not_before"]), clock.deadline(MAX_RETRY_DELAY))
+
+
+def _fault(error: Exception) -> Exception | None:
+    """What is to be shown with its traceback: a fault of ours."""
+    return None if isinstance(error, SolsticeError | OSError) else error

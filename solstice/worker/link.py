@@ -218,11 +218,15 @@ def _word(report: reports.Report) -> str:
     return report.phase.value if isinstance(report, reports.PhaseEntered) else reports.kind_of(report)
 
 
+# While a worker is in a call of the hypervisor nobody is let in, and each supervisor that comes and goes takes a place.
+BACKLOG = 128
+
+
 def _listen(path: Path) -> socket.socket:
     path.unlink(missing_ok=True)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     sock.bind(str(path))
     path.chmod(0o600)  # nobody can connect before the next line
-    sock.listen(4)
+    sock.listen(BACKLOG)
     sock.setblocking(False)
     return sock

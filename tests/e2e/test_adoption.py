@@ -137,6 +137,15 @@ def test_a_failure_of_the_host_is_tried_again_and_one_of_the_user_is_not(host: M
     assert [attempt["cause"] for attempt in found["attempts"]] == ["infra.hypervisor", None]
 
 
+def test_a_job_that_waits_for_another_attempt_can_be_cancelled(host: Make) -> None:
+    service = host(MAX_ATTEMPTS="3")
+    (service.state / "noop" / "refuse-tiny").write_text("no such network\n")
+    job = service.submit("true")
+    service.said(rf"attempt ended: errored .*job={job}")
+    assert terminal_events(service, job, lambda: service.ask("cancel", job=job))["cause"] == "user.cancelled"
+    service.said(rf"job cancelled: .*job={job}")
+
+
 def test_after_the_last_attempt_the_job_ends_with_what_the_host_failed_at(host: Make) -> None:
     service = host(MAX_ATTEMPTS="2")
     (service.state / "noop" / "refuse-tiny").write_text("no such network\n")
