@@ -210,7 +210,7 @@ class Worker:
         return None
 
     async def _rest(self) -> list[Heard]:
-        """What the journal has that was not heard; a disk or a table of descriptors that is in trouble is waited for."""
+        """What the journal has that was not heard; a disk that is in trouble is waited for."""
         if self._record is None:
             return []
         while True:
