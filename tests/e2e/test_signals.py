@@ -167,8 +167,10 @@ def test_of_a_group_the_newer_job_is_left_after_a_restart(host: Make) -> None:
     service.said(rf"job accepted .*job={newer}")
     assert service.end() == 0
     service.start()
-    service.said(rf"job cancelled: superseded by job {newer} .*job={older}")
     service.said(rf"attempt ended: succeeded .*job={newer}")
+    ended = service.ask("job", job=older)["job"]
+    assert (ended["state"], ended["cause"]) == ("cancelled", "user.cancelled")
+    assert f"superseded by job {newer}" in ended["detail"]
 
 
 def test_a_label_that_left_the_map_can_be_resumed(host: Make) -> None:
