@@ -22,11 +22,6 @@ RESULTS_TTL_MS = 14 * 24 * 3600 * 1000
 TERMINAL = ("succeeded", "failed", "errored", "timed_out", "cancelled", "rejected")
 
 
-def event_key(state: str, label: str) -> str:
-    """The routing key of an event: `job.STATE.LABEL`."""
-    return f"job.{state}.{label}"
-
-
 @dataclass(frozen=True, slots=True)
 class Declaration:
     """One call of a channel: `method` is queue_declare, exchange_declare or queue_bind."""

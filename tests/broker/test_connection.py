@@ -18,7 +18,7 @@ import pytest
 
 from solstice.broker.connection import Broker, Delivery
 from solstice.broker.publisher import NotConfirmed, NotRouted, Outgoing
-from solstice.broker.topology import DEAD_LETTERS, EVENTS, RESULTS, Topology, event_key
+from solstice.broker.topology import DEAD_LETTERS, EVENTS, RESULTS, Topology
 from solstice.errors import UsageError
 from tests.real.broker import Broker as RabbitMQ
 
@@ -46,7 +46,7 @@ def test_a_published_message_is_delivered_and_gone_when_acked(vhost: str) -> Non
 def test_messages_are_persistent_json(vhost: str) -> None:
     async def scenario() -> None:
         async with connected(vhost) as (connection, _owner):
-            await connection.publish(Outgoing(EVENTS, event_key("succeeded", "ubuntu-22.04"), b"{}", "event-1"))
+            await connection.publish(Outgoing(EVENTS, "job.succeeded.ubuntu-22.04", b"{}", "event-1"))
 
     run(scenario)
     with operator(vhost) as channel:
@@ -172,16 +172,25 @@ def test_a_restart_of_the_broker_is_survived(vhost: str, broker: RabbitMQ) -> No
     run(scenario)
 
 
-def test_a_memory_alarm_is_said_and_the_publish_waits_for_its_end(vhost: str, broker: RabbitMQ) -> None:
+@pytest.mark.parametrize(
+    ("word", "setting", "alarming", "usual"),
+    [
+        ("memory", "set_vm_memory_high_watermark", "0", "0.4"),
+        ("disk", "set_disk_free_limit", "109951162777600", "50000000"),
+    ],
+)
+def test_an_alarm_is_said_and_the_publish_waits_for_its_end(
+    vhost: str, broker: RabbitMQ, word: str, setting: str, alarming: str, usual: str
+) -> None:
     async def scenario() -> None:
         async with connected(vhost) as (connection, owner):
-            await asyncio.to_thread(broker.control, "set_vm_memory_high_watermark", "0")
+            await asyncio.to_thread(broker.control, setting, alarming)
             try:
                 publishing = asyncio.create_task(connection.publish(request(1)))
-                assert "memory" in await owner.said(Broker.BLOCKED)
+                assert word in await owner.said(Broker.BLOCKED)
                 assert not publishing.done()
             finally:
-                await asyncio.to_thread(broker.control, "set_vm_memory_high_watermark", "0.4")
+                await asyncio.to_thread(broker.control, setting, usual)
             await owner.said(Broker.UP)
             await publishing
 
@@ -406,7 +415,7 @@ def test_results_wait_in_their_queue_and_other_events_do_not(vhost: str) -> None
     async def scenario() -> None:
         async with connected(vhost) as (connection, _owner):
             for state in ("running", "accepted", "succeeded", "timed_out", "rejected"):
-                await connection.publish(Outgoing(EVENTS, event_key(state, "ubuntu-22.04"), b"{}", state))
+                await connection.publish(Outgoing(EVENTS, f"job.{state}.ubuntu-22.04", b"{}", state))
 
     run(scenario)
     assert waiting(vhost, RESULTS) == 3

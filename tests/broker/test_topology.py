@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from solstice.broker.topology import Topology, event_key
+from solstice.broker.topology import Topology
 
 
 def test_every_queue_is_durable_and_bound_after_its_exchange() -> None:
@@ -30,7 +30,3 @@ def test_the_job_queue_is_a_quorum_queue_without_a_delivery_limit() -> None:
 
 def test_the_dead_letter_queue_follows_the_queues_name() -> None:
     assert Topology(queue="other").dead_letter_queue == "other.dlq"
-
-
-def test_an_events_key_has_state_and_label() -> None:
-    assert event_key("timed_out", "ubuntu-22.04") == "job.timed_out.ubuntu-22.04"

@@ -8,13 +8,15 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from solstice.broker.enqueue import ResultListener
-from solstice.broker.topology import Topology
+from solstice.broker.topology import RESULTS, Topology
 from tests.broker.owner import consumers, waiting
 from tests.e2e.conftest import Make
 from tests.e2e.service import Service, dead_letters, encoded, raw_publish
+from tests.real.broker import Broker
 from tests.real.waiting import until
 
 pytestmark = pytest.mark.broker
@@ -137,3 +139,24 @@ def test_a_job_that_is_larger_than_the_host_is_refused_with_what_there_is(host: 
     event = service.outcome("true")
     assert event["cause"] == "request.unschedulable"
     assert "it wants 1024 MiB, and this host gives 0 at most (MEMORY_RESERVE)" in event["detail"]
+
+
+def test_with_the_broker_away_jobs_end_nothing_is_lost_and_memory_stays_flat(host: Make, broker: Broker) -> None:
+    service = host(PENDING_LIMIT="400", MAX_CONCURRENCY="8", AMQP_PREFETCH="8", CAPACITY_MAP="", MAX_BOOTING="8")
+    service.ask("pause")
+    raw_publish(service.amqp_url, *(encoded() for _ in range(300)))
+    service.said("job accepted", times=300)
+    broker.stop()
+    try:
+        service.said("broker down: no connection")
+        service.ask("resume")
+        service.said("attempt is done", times=100)
+        before = psutil.Process(service.process.pid).memory_info().rss
+        service.said("attempt is done", times=300)
+        grown = psutil.Process(service.process.pid).memory_info().rss - before
+        assert service.text.count("broker down: no connection") == 1, "it is said once"
+    finally:
+        broker.start()
+    assert grown < 5 << 20
+    service.said("broker up", times=2)
+    until(lambda: waiting(service.amqp_url, RESULTS) == 300, seconds=60, what="every result", evidence=str)

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import grp
+import os
 import stat
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from solstice.errors import UsageError
 from solstice.protocol.lines import Message, decode, encode
+from solstice.supervisor import control
 from solstice.supervisor.control import Control
 
 
@@ -24,15 +29,15 @@ def exchange(path: Path, *lines: bytes) -> list[Message]:
     """What comes back for these lines on one connection, and that the socket is right and gone afterwards."""
 
     async def scenario() -> list[Message]:
-        control = Control(path, {"greet": greet, "refuse": refuse})
-        await control.start()
+        door = Control(path, {"greet": greet, "refuse": refuse})
+        await door.start()
         assert stat.S_IMODE(path.stat().st_mode) == 0o660
         reader, writer = await asyncio.open_unix_connection(path)
         writer.write(b"".join(lines))
         writer.write_eof()
         answers = (await asyncio.wait_for(reader.read(), 10)).splitlines()
         writer.close()
-        await control.close()
+        await door.close()
         assert not path.exists()
         return [decode(answer) for answer in answers]
 
@@ -62,13 +67,13 @@ def test_garbage_ends_the_connection_and_nothing_else(tmp_path: Path) -> None:
 
 def test_a_client_that_asks_nothing_is_let_go_at_the_close(tmp_path: Path) -> None:
     async def scenario() -> None:
-        control = Control(tmp_path / "s", {"greet": greet})
-        await control.start()
+        door = Control(tmp_path / "s", {"greet": greet})
+        await door.start()
         reader, writer = await asyncio.open_unix_connection(tmp_path / "s")
         # answered once, so it is not merely in the backlog
         writer.write(encode({"v": 1, "cmd": "greet", "name": "a"}))
         await asyncio.wait_for(reader.readline(), 10)
-        await control.close()
+        await door.close()
         assert await asyncio.wait_for(reader.read(), 10) == b""
         writer.close()
 
@@ -77,8 +82,8 @@ def test_a_client_that_asks_nothing_is_let_go_at_the_close(tmp_path: Path) -> No
 
 def test_a_client_that_leaves_in_the_middle_of_a_line_costs_the_others_nothing(tmp_path: Path) -> None:
     async def scenario() -> None:
-        control = Control(tmp_path / "s", {"greet": greet})
-        await control.start()
+        door = Control(tmp_path / "s", {"greet": greet})
+        await door.start()
         _reader, leaver = await asyncio.open_unix_connection(tmp_path / "s")
         leaver.write(b'{"v": 1, "cm')
         leaver.transport.abort()
@@ -86,7 +91,7 @@ def test_a_client_that_leaves_in_the_middle_of_a_line_costs_the_others_nothing(t
         writer.write(encode({"v": 1, "cmd": "greet", "name": "a"}))
         assert decode(await asyncio.wait_for(reader.readline(), 10))["result"] == "hello a"
         writer.close()
-        await control.close()
+        await door.close()
 
     asyncio.run(scenario())
 
@@ -108,14 +113,28 @@ def test_a_client_that_leaves_is_not_waited_for(tmp_path: Path) -> None:
             finally:
                 ended.set()
 
-        control = Control(tmp_path / "s", {"long": long})
-        await control.start()
+        door = Control(tmp_path / "s", {"long": long})
+        await door.start()
         _reader, writer = await asyncio.open_unix_connection(tmp_path / "s")
         writer.write(encode({"v": 1, "cmd": "long"}))
         await begun.wait()
         writer.close()
         async with asyncio.timeout(10):
             await ended.wait()
-        await control.close()
+        await door.close()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root may give a file to any group")
+def test_the_socket_belongs_to_the_group_that_may_steer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    group = grp.getgrnam("daemon")
+    monkeypatch.setattr(control, "GROUP", group.gr_name)
+
+    async def scenario() -> None:
+        door = Control(tmp_path / "s", {})
+        await door.start()
+        assert (tmp_path / "s").stat().st_gid == group.gr_gid
+        await door.close()
 
     asyncio.run(scenario())
