@@ -16,7 +16,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from enum import StrEnum
 
 from solstice.broker import address
@@ -35,6 +35,14 @@ CLOSE_LIMIT = 5.0
 __all__ = ["Broker", "Connection", "Delivery"]
 
 log = logging.getLogger(__name__)
+
+
+def back_off() -> Iterator[float]:
+    """Seconds before each further try: doubling to `MAX_DELAY`, jittered, so that many hosts do not come at once."""
+    delay = FIRST_DELAY
+    while True:
+        yield delay * random.uniform(0.5, 1.0)  # noqa: S311  not an adversary
+        delay = min(delay * 2, MAX_DELAY)
 
 
 class Broker(StrEnum):
@@ -143,7 +151,7 @@ class Connection:
 
     async def _keep(self) -> None:
         """Connect and serve, again and again, until something ends that for good."""
-        delay = FIRST_DELAY
+        delays = back_off()
         while True:
             began = time.monotonic()
             try:
@@ -157,9 +165,8 @@ class Connection:
                 self._end(error)
                 return
             if time.monotonic() - began > MAX_DELAY:
-                delay = FIRST_DELAY
-            await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311  many hosts, not an adversary
-            delay = min(delay * 2, MAX_DELAY)
+                delays = back_off()
+            await asyncio.sleep(next(delays))
 
     async def _connect_and_serve(self) -> None:
         """One session, from its beginning to its loss.  Raises `Lost`, or `UsageError` if it is for good."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import os
 import struct
@@ -16,7 +17,7 @@ from typing import Any
 import pika
 import pytest
 
-from solstice.broker.connection import Broker, Delivery
+from solstice.broker.connection import FIRST_DELAY, MAX_DELAY, Broker, Delivery, back_off
 from solstice.broker.publisher import NotConfirmed, NotRouted, Outgoing
 from solstice.broker.topology import DEAD_LETTERS, EVENTS, RESULTS, Topology
 from solstice.errors import UsageError
@@ -468,3 +469,11 @@ def test_connected_by_host_name_the_process_has_one_thread(vhost: str) -> None:
         env=environment,
     )
     assert done.stdout == "threads: 1 up\n"
+
+
+def test_tries_come_ever_later_never_more_than_half_a_minute_apart_and_not_in_step() -> None:
+    one, other = (list(itertools.islice(back_off(), 12)) for _ in range(2))
+    for number, delay in enumerate(one):
+        longest = min(FIRST_DELAY * 2**number, MAX_DELAY)
+        assert longest / 2 <= delay <= longest <= 30.0
+    assert one != other
