@@ -40,7 +40,11 @@ class DomainType(StrEnum):
 
 class Compression(StrEnum):
     NONE = "none"
+    AUTO = "auto"
     ZSTD = "zstd"
+    GZIP = "gzip"
+    XZ = "xz"
+    BZIP2 = "bzip2"
 
 
 class DiskFormat(StrEnum):
@@ -66,7 +70,7 @@ class Resources:
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """One entry of the image map."""
+    """One entry of the image map.  Sizes in bytes; `refresh` is seconds between two looks at the source, 0 for none."""
 
     name: str
     source: str
@@ -75,6 +79,14 @@ class Image:
     nocloud: bool = True
     seed_bus: SeedBus = SeedBus.VIRTIO
     resources: Resources = Resources()
+    sha256: str = ""
+    sha512: str = ""
+    checksum_url: str = ""
+    max_size: int = 256 << 30
+    decoder_memory: int = 128 << 20
+    refresh: float = 0.0
+    boot_test: bool = False
+    prepare: DiskFormat | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -115,7 +115,7 @@ def test_only_default_and_images_are_needed(tmp_path: Path) -> None:
         ("memory: 2GiB", "memory: 99999TiB", 7, "sizes.big.memory", "not a possible amount"),
         ("disk: 20GiB", "disk: 20000MiB", 7, "sizes.big.disk", "whole number of GiB"),
         (", memory: 512MiB", "", 6, "sizes.small", "the key memory is missing"),
-        ("decompress: zstd", "decompress: xz", 16, "images.illumos.decompress", "one of none, zstd"),
+        ("decompress: zstd", "decompress: rar", 16, "images.illumos.decompress", "one of none, auto, zstd"),
         ("seed_bus: sata", "seed_bus: ide", 18, "images.illumos.seed_bus", "one of virtio, sata"),
         ("max_concurrency: 3", "max_concurency: 3", 21, "limits.max_concurency", "did you mean max_concurrency"),
         ("max_concurrency: 3", "backend: noop", 21, "limits.backend", "unknown key"),
