@@ -1,10 +1,10 @@
 """What the supervisor and the command line may ask of the store process, and how a message is checked.
 
-Every message is one object of `protocol.lines`.  The first is `{"op": "configure", "id": 0, "url": URL}`; each further
-one is `{"op": NAME, "id": N, …}` with the fields of the class that `REQUESTS` has under that name.  Each message gets
-exactly one reply: `{"id": N, "ok": true, "result": {…}}` as the class says, or `{"id": N, "ok": false, "error": WHY,
-"kind": ErrorKind}`.  A reply with `ok` is sent only after the change is on the disk.  Every request may be sent again
-when its reply was lost: the repeat changes nothing.
+Every message is one object of `protocol.lines`.  The first is `{"op": "configure", "id": 0, "url": URL, "host":
+OWNER_ID}`; each further one is `{"op": NAME, "id": N, …}` with the fields of the class that `REQUESTS` has under that
+name.  Each message gets exactly one reply: `{"id": N, "ok": true, "result": {…}}` as the class says, or `{"id": N,
+"ok": false, "error": WHY, "kind": ErrorKind}`.  A reply with `ok` is sent only after the change is on the disk.  Every
+request may be sent again when its reply was lost: the repeat changes nothing.
 
 Times (`at`) are float seconds since the epoch and come from the caller: the store reads no clock.
 

@@ -35,13 +35,14 @@ _REMEDIES = {
 
 
 @contextmanager
-def opened(url: str, patience: float = lock.PATIENCE) -> Iterator[Engine]:
-    """The engine for `url`, with the newest tables; of an SQLite file, this process is the only one that has it.
+def opened(url: str, patience: float = lock.PATIENCE, owner: str | None = None) -> Iterator[Engine]:
+    """The engine for `url`, with the newest tables; this process alone has the SQLite file, or is the host `owner`'s.
 
-    Waits `patience` seconds for that.  Raises `UsageError`, without the URL's password in it.
+    Waits `patience` seconds for that.  Raises `UsageError`, without the URL's password in it; so may each use of the
+    engine that has to connect anew.
     """
     engine = connect(url)
-    with lock.held(engine, patience):
+    with lock.held(engine, patience, owner):
         try:
             with transaction(engine) as db:
                 migrate.upgrade(db, shown(engine))

@@ -18,6 +18,7 @@ from sqlalchemy.engine import Engine
 PATIENCE = 5.0
 # A server whose client is gone without a word must not keep the client's locks.
 _IDLE_SECONDS = 60
+_KEEPALIVE = {"tcp_keepalives_idle": 10, "tcp_keepalives_interval": 5, "tcp_keepalives_count": 4}
 
 
 def set_up(engine: Engine) -> None:
@@ -44,4 +45,6 @@ def _limit(connection: Any, _record: object) -> None:
     with connection.cursor() as cursor:
         cursor.execute(f"SET statement_timeout = {PATIENCE * 800:.0f}")
         cursor.execute(f"SET idle_in_transaction_session_timeout = '{_IDLE_SECONDS}s'")
+        for name, value in _KEEPALIVE.items():
+            cursor.execute(f"SET {name} = {value}")
     connection.autocommit = False

@@ -44,8 +44,11 @@ class _Question:
 
 
 class Store:
-    def __init__(self, url: str) -> None:
+    """`host` is the owner id: of one host, one store at a time carries out what is asked."""
+
+    def __init__(self, url: str, host: str) -> None:
         self._url = url
+        self._host = host
         self._ids = itertools.count(_CONFIGURE + 1)
         self._asked: dict[int, _Question] = {}
         self._first: asyncio.Future[Message]
@@ -113,7 +116,7 @@ class Store:
         return answer
 
     def _on_start(self, stream: Stream) -> None:
-        stream.send({"op": "configure", "id": _CONFIGURE, "url": self._url})
+        stream.send({"op": "configure", "id": _CONFIGURE, "url": self._url, "host": self._host})
 
     def _on_configured(self, message: Message) -> None:
         """A store that cannot open the database is ended, and `Child` starts the next one, until one can."""

@@ -16,7 +16,7 @@ import pytest
 from solstice.errors import UsageError
 from solstice.protocol.store import ErrorKind
 from solstice.supervisor.store import Store, StoreRefused
-from tests.supervisor.scenes import run
+from tests.supervisor.scenes import OWNER, run
 
 
 def url(folder: Path) -> str:
@@ -25,7 +25,7 @@ def url(folder: Path) -> str:
 
 @asynccontextmanager
 async def opened(folder: Path) -> AsyncIterator[Store]:
-    store = Store(url(folder))
+    store = Store(url(folder), OWNER)
     try:
         await store.open()
         yield store
@@ -139,7 +139,7 @@ def test_a_change_that_is_wrong_is_refused_at_once(tmp_path: Path) -> None:
 
 def test_a_database_that_cannot_be_opened_at_the_start_is_the_operators_fault(tmp_path: Path) -> None:
     async def scenario() -> None:
-        store = Store(url(tmp_path / "missing"))
+        store = Store(url(tmp_path / "missing"), OWNER)
         with pytest.raises(UsageError, match="the database cannot be used"):
             await store.open()
         await store.close()
