@@ -6,6 +6,9 @@ name.  Each message gets exactly one reply: `{"id": N, "ok": true, "result": {�
 "ok": false, "error": WHY, "kind": ErrorKind}`.  A reply with `ok` is sent only after the change is on the disk.  Every
 request may be sent again when its reply was lost: the repeat changes nothing.
 
+Before the reply to `configure` may come `{"id": 0, "upgrading": true}`: the tables are old, and the reply takes as long
+as they are large.
+
 Times (`at`) are float seconds since the epoch and come from the caller: the store reads no clock.
 
 What a worker reports it numbers, from 1 in each attempt.  A request with a `number` is such a report: it is kept as an
@@ -13,7 +16,7 @@ event of the attempt, along with what it changes, and a number that is not above
 `guest_at` is when it was in the guest, by the guest's clock.
 
 `host` is the owner id of a state directory.  Hosts may share a database, and each asks for what is its own; what was
-stored without a host is everybody's.
+stored without a host belongs to the next one that says `host`.
 """
 
 from __future__ import annotations
@@ -273,7 +276,8 @@ class Durations:
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """The state directory that speaks, by its owner id; `name` is for people and may change.  → `{}`"""
+    """The state directory that speaks, by its owner id; `name` is for people and may change.  It gets what has no host.
+    → `{}`"""
 
     owner: str
     name: str

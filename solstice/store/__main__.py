@@ -74,7 +74,8 @@ def _configure(channel: Channel, stack: ExitStack) -> Engine | None:
         return None
     try:
         url, owner = _configuration(message)
-        engine = stack.enter_context(opened(url, owner=owner))
+        upgrading = {"id": message.get("id"), "upgrading": True}
+        engine = stack.enter_context(opened(url, owner=owner, on_upgrade=lambda: channel.send(upgrading)))
     except SolsticeError as error:
         channel.send(refusal(message, error))
         return None

@@ -56,7 +56,11 @@ class Store:
 
     def configure(self, where: Path | str) -> None:
         url = where if isinstance(where, str) else f"sqlite:///{where}"
-        assert self.result("configure", url=url, host=self.host) == {}
+        (number,) = self.write([{"op": "configure", "url": url, "host": self.host}])
+        reply = self.read()
+        if "upgrading" in reply:
+            reply = self.read()
+        assert reply == {"id": number, "ok": True, "result": {}}
 
     def kill(self) -> None:
         self.process.send_signal(signal.SIGKILL)

@@ -10,7 +10,7 @@ from sqlalchemy import text
 from solstice.errors import UsageError
 from solstice.store import migrate
 from solstice.store.engine import opened
-from tests.store.files import old_database, outsider
+from tests.store.files import old_database, outsider, set_back
 from tests.store.process import HOST, accept, finish, new_job, running_store
 
 
@@ -62,6 +62,19 @@ def test_a_seq_of_a_database_that_was_taken_over_does_not_come_back(file: Path) 
     with running_store(file) as store:
         store.result(**accept(new_job()))
         assert [job["seq"] for job in store.result("jobs")["jobs"]] == [2]
+
+
+def test_an_upgrade_is_announced_before_it_is_done_and_nothing_else_is(file: Path) -> None:
+    url = f"sqlite:///{file}"
+    with running_store(file):
+        pass  # new tables are made without a word
+    set_back(url)
+    with running_store() as store:
+        (number,) = store.write([{"op": "configure", "url": url, "host": HOST}])
+        assert store.read() == {"id": number, "upgrading": True}
+        assert store.read() == {"id": number, "ok": True, "result": {}}
+    with running_store(file) as store:
+        assert store.result("jobs") == {"jobs": []}
 
 
 @pytest.mark.parametrize(

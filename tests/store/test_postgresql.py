@@ -6,7 +6,8 @@ import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
+from threading import Event
 from typing import Any
 
 import psycopg2
@@ -20,6 +21,7 @@ from solstice.store.engine import connect, opened, transaction
 from solstice.store.group import answer
 from tests.real.postgresql import Postgresql
 from tests.real.waiting import until
+from tests.store.files import set_back
 from tests.store.process import HOST, accept, new_job, running_store
 
 pytestmark = pytest.mark.postgresql
@@ -113,6 +115,30 @@ def test_request_that_two_hosts_accept_at_once_is_one_job(postgresql: Postgresql
         mine, theirs = waits.result()
     assert mine["result"] == {"new": True, "state": "accepted"}
     assert theirs["result"] == {"new": False, "state": "accepted"}
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_migration_of_large_tables_takes_as_long_as_it_takes(postgresql: Postgresql, url: str) -> None:
+    announced = Event()
+    with opened(url):
+        pass
+    set_back(url)
+    with ExitStack() as stack, outsider(url) as other, ThreadPoolExecutor() as pool:
+        # in the place of a table that takes long
+        other.cursor().execute("LOCK TABLE jobs")
+        upgraded = pool.submit(lambda: stack.enter_context(opened(url, on_upgrade=announced.set)))
+        until(lambda: _waiting(postgresql, url) == 1, seconds=20, what="the migration", evidence=str)
+        assert announced.is_set()
+        with pytest.raises(TimeoutError):
+            upgraded.result(4 * waiting.PATIENCE)
+        other.rollback()
+        engine = upgraded.result(20)
+        with engine.begin() as db:
+            assert migrate.differences(db) == []
+        other.cursor().execute("LOCK TABLE jobs")
+        (reply,) = answer(engine, [COUNTS])
+        assert "statement timeout" in reply["error"], "an ordinary statement has its limit again"
+        other.rollback()
 
 
 def _waiting(server: Postgresql, url: str) -> int:
