@@ -4,7 +4,7 @@
     phase     the attempt has entered a phase
     step      a step has begun in the guest, or ended there
     outcome   how the attempt ended; the VM may still be there
-    found     the answer to a list or a probe
+    found     the answer to a list, a probe or a forget
     done      nothing of the attempt is left on the host; the last report
     failed    what was ordered could not be carried out to its end; the last report
 
@@ -72,7 +72,7 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """`names` are those of attempts, found by a list; `probe` is set by a probe alone."""
+    """`names` are those of attempts, found by a list, or of jobs whose logs are gone; `probe` is a probe's alone."""
 
     names: tuple[str, ...] = ()
     probe: ProbeResult | None = None
