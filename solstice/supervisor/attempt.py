@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from solstice.errors import Cause, Side, SolsticeError
-from solstice.host import clock, racepoints
+from solstice.host import clock, journal, racepoints
 from solstice.host.places import Places
 from solstice.lifecycle import JobState, Phase
 from solstice.model import Outcome, VmSpec
@@ -144,11 +144,12 @@ class Attempts:
         await self._enter(active, Phase.DONE, clock.wall())
         racepoints.reach("supervisor.close.stored")
         # The store has it all by now.
-        for name in (attach.JOURNAL, attach.SOCKET):
-            try:
-                (self._places.record(active.id) / name).unlink(missing_ok=True)
-            except OSError as error:  # the next reconcile pass finds it
-                log.error("journal not removed yet: %s", error, extra=_context(active))
+        record = self._places.record(active.id)
+        try:
+            journal.put_away(record / attach.JOURNAL)
+            (record / attach.SOCKET).unlink(missing_ok=True)
+        except OSError as error:  # the next reconcile pass finds it
+            log.error("journal not removed yet: %s", error, extra=_context(active))
         racepoints.reach("supervisor.close.removed")
 
     async def _hear(self, active: Active, heard: Heard) -> None:
