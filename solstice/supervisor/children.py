@@ -20,8 +20,10 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
+import psutil
+
 from solstice.errors import InternalError
-from solstice.host import journal
+from solstice.host import files, journal
 from solstice.protocol import attach, order, reports
 from solstice.protocol.lines import Message
 from solstice.supervisor.child import readable
@@ -157,15 +159,13 @@ class Worker:
             self.kill()
 
     async def _attach(self) -> bool:
-        """Connect to the worker's own socket; False if nobody listens there."""
-        if self._record is None or self._unwanted:
+        """Connect to the worker's own socket; False if nobody listens there, and nobody ever will."""
+        if self._record is None:
             return False
-        deadline = time.monotonic() + BUSY_LIMIT
-        while (stream := await self._connected(self._record / attach.SOCKET)) is _BUSY:
-            if time.monotonic() >= deadline:
-                log.error("a worker lets nobody in, it is given up", extra={"record": str(self._record)})
-                return False
-            await asyncio.sleep(BUSY_DELAY)
+        stream = _GONE if self._unwanted else await self._reached(self._record)
+        if stream is _GONE:
+            await self._close_to_latecomers(self._record)
+            stream = _GONE if self._unwanted else await self._reached(self._record)
         if not isinstance(stream, Stream):
             return False
         stream.send(attach.encode(self.last))
@@ -174,6 +174,42 @@ class Worker:
             stream.send(order.encode_stop(self._stop))
         log.info("attached to a worker", extra={"pid": self.pid, "after": self.last})
         return True
+
+    async def _reached(self, record: Path) -> Stream | _Nobody:
+        """A stream to the worker; one that lets nobody in for `BUSY_LIMIT` seconds is killed, and gone."""
+        deadline = time.monotonic() + BUSY_LIMIT
+        while (found := await self._connected(record / attach.SOCKET)) is _BUSY:
+            if time.monotonic() >= deadline:
+                log.error("a worker lets nobody in, killing it", extra={"record": str(record)})
+                self.hangs = True
+                self._take_hold_by_journal(record / attach.JOURNAL)
+                self.kill()
+                return _GONE
+            await asyncio.sleep(BUSY_DELAY)
+        return found
+
+    async def _close_to_latecomers(self, record: Path) -> None:
+        """See protocol/attach.py.  A disk that is in trouble is waited for: without this nothing may be given up."""
+        while True:
+            try:
+                (record / attach.CLOSED).touch()
+                return
+            except FileNotFoundError:
+                files.make_passable(record)
+            except OSError as error:
+                log.error("a record cannot be closed, and is tried again: %s", error)
+                await asyncio.sleep(BUSY_DELAY)
+
+    def _take_hold_by_journal(self, path: Path) -> None:
+        """The pidfd of the process that the journal's first line names, if it is still that one."""
+        identity = _identity(path)
+        if self._pidfd < 0 and identity is not None:
+            with contextlib.suppress(ProcessLookupError, psutil.Error):
+                pidfd = os.pidfd_open(identity.pid)
+                if psutil.Process(identity.pid).create_time() == identity.started:
+                    self.pid, self._pidfd = identity.pid, pidfd
+                else:
+                    os.close(pidfd)
 
     async def _connected(self, path: Path) -> Stream | _Nobody:
         try:
@@ -202,7 +238,8 @@ class Worker:
             pidfd = os.pidfd_open(pid)
         except ProcessLookupError:
             return _GONE
-        if not _may_have_begun(record / attach.JOURNAL, pid):
+        identity = _identity(record / attach.JOURNAL)
+        if identity is not None and identity.pid != pid:
             os.close(pidfd)
             log.error("who listens is not the worker that began the journal", extra={"record": str(record)})
             return _GONE
@@ -267,13 +304,13 @@ class Worker:
         self._ended.set()
 
 
-def _may_have_begun(path: Path, pid: int) -> bool:
-    """False if another process wrote the journal's first line.  A worker listens before it writes that."""
+def _identity(path: Path) -> reports.Identity | None:
+    """Who began the journal; None if nobody has yet, as a worker listens before, or if that cannot be read."""
     try:
         first, _at = reports.decode(journal.read(path)[0])
     except (InternalError, OSError, IndexError):
-        return True
-    return not isinstance(first, reports.Identity) or first.pid == pid
+        return None
+    return first if isinstance(first, reports.Identity) else None
 
 
 def _heard(message: Message) -> Heard:

@@ -15,7 +15,7 @@ from collections import deque
 from pathlib import Path
 from types import TracebackType
 
-from solstice.errors import InternalError
+from solstice.errors import Cause, InfraError, InternalError
 from solstice.host import clock, racepoints
 from solstice.host.channel import Channel, Closed
 from solstice.host.journal import Journal
@@ -59,7 +59,8 @@ class _Supervisor:
 class Link:
     """The journal, the listening socket and at most one supervisor, of the attempt whose directory `record` is.
 
-    A context manager; at its end nobody can attach any more.  Raises `OSError` if socket or journal cannot be made.
+    A context manager; at its end nobody can attach any more.  Raises `OSError` if socket or journal cannot be made, and
+    `InfraError` if the attempt was given up before.
     """
 
     def __init__(self, record: Path, pipe: Channel) -> None:
@@ -73,6 +74,11 @@ class Link:
             self._journal.close()
             raise
         racepoints.reach("worker.listen.after")
+        if (record / attach.CLOSED).exists():
+            (record / attach.JOURNAL).unlink()
+            self._journal.close()
+            self._stop_listening()
+            raise InfraError(Cause.HOST_LOST, "the attempt was given up before its worker began")
         self._lets_in = True
         self._supervisor: _Supervisor | None = _Supervisor(pipe, 0)
         self._newcomer: Channel | None = None
