@@ -109,11 +109,14 @@ class Worker:
         One that says nothing for `patience()` seconds, not even that it is alive, hangs: it is killed.
         """
         while self._stream is not None or await self._attach():
+            before = self.last
             async for heard in self._hear(patience):
                 yield heard
                 if isinstance(heard.report, reports.Done | reports.Failed):
                     return
             await self._close()
+            if self.last == before and self._is_adopted and not self._unwanted:
+                await asyncio.sleep(BUSY_DELAY)  # of another version, perhaps: it lets nobody in whom it does not know
         for heard in await self._rest():
             yield heard
 

@@ -9,6 +9,7 @@ journal, not a buffer: one that is slow, stopped or gone costs neither time nor 
 from __future__ import annotations
 
 import logging
+import select
 import socket
 import time
 from collections import deque
@@ -21,6 +22,10 @@ from solstice.host.channel import Channel, Closed
 from solstice.host.journal import Journal
 from solstice.protocol import attach, order, reports
 from solstice.protocol.lines import Message, encode
+
+# How long the last words wait for a disk that is full, or for a supervisor; the VM is gone by then.
+LINGER = 600.0
+TRY_AGAIN = 1.0
 
 log = logging.getLogger(__name__)
 
@@ -89,6 +94,7 @@ class Link:
         return self
 
     def __exit__(self, _kind: type[BaseException] | None, _e: BaseException | None, _at: TracebackType | None) -> None:
+        self._leave_the_end_to_somebody(time.monotonic() + racepoints.sooner(LINGER))
         racepoints.reach("worker.leave.before")
         self._stop_listening()
         self._journal.close()
@@ -176,7 +182,17 @@ class Link:
         self._newcomer = None
         self._supervisor = _Supervisor(channel, min(after + 1, len(self._journal.lines)))
 
+    def _leave_the_end_to_somebody(self, deadline: float) -> None:
+        """While the disk does not take the journal's end, and nobody has heard it, it is in this process alone."""
+        while not (self._journal.is_whole or self._is_heard()) and time.monotonic() < deadline:
+            select.select(self.readers, self.writers, [], TRY_AGAIN)
+            self.serve()
+            self._journal.flush()
+
     # Telling
+
+    def _is_heard(self) -> bool:
+        return self._supervisor is not None and not self._supervisor.is_behind(self._journal.lines)
 
     def _tell(self) -> None:
         if self._supervisor is not None:

@@ -14,6 +14,7 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from solstice.broker.enqueue import ResultListener
+from solstice.protocol import attach
 from tests.e2e.conftest import Make
 from tests.e2e.service import Service
 from tests.real.postgresql import Postgresql
@@ -57,7 +58,7 @@ def nothing_left(service: Service) -> None:
     """No VM, no directory, journal or socket of one, and no process."""
     assert [path.name for path in (service.state / "noop").iterdir()] == []
     left = {path.name for path in (service.state / "jobs").rglob("*") if not path.is_dir()}
-    assert left <= {"log", "console.log"}
+    assert left <= {"log", "console.log", attach.CLOSED}
     assert not list((service.state / "jobs").rglob("vm"))
     titles = [" ".join(process.cmdline()) for process in psutil.process_iter(["cmdline"]) if process.info["cmdline"]]
     for job in (service.state / "jobs").iterdir():
