@@ -13,28 +13,21 @@ import logging
 import os
 import signal
 import socket
-import struct
-import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 
-import psutil
-
 from solstice.errors import InternalError
-from solstice.host import files, journal
+from solstice.host import journal
 from solstice.protocol import attach, order, reports
 from solstice.protocol.lines import Message
+from solstice.supervisor import attaching
+from solstice.supervisor.attaching import BUSY_DELAY
 from solstice.supervisor.child import readable
 from solstice.supervisor.forkclient import ForkServer
 from solstice.supervisor.streams import Stream
 
 STATUS_TIMEOUT = 2.0
-ATTACH_TIMEOUT = 5.0
-BUSY_DELAY = 1.0
-BUSY_LIMIT = 60.0
-_PEER = struct.Struct("3i")
 
 log = logging.getLogger(__name__)
 
@@ -46,16 +39,6 @@ class Heard:
     report: reports.Said
     number: int
     at: float
-
-
-class _Nobody(Enum):
-    """Why there is no stream to a worker."""
-
-    GONE = "gone"
-    BUSY = "busy"
-
-
-_GONE, _BUSY = _Nobody.GONE, _Nobody.BUSY
 
 
 class Worker:
@@ -165,89 +148,29 @@ class Worker:
         """Connect to the worker's own socket; False if nobody listens there, and nobody ever will."""
         if self._record is None:
             return False
-        stream = _GONE if self._unwanted else await self._reached(self._record)
-        if stream is _GONE:
-            await self._close_to_latecomers(self._record)
-            stream = _GONE if self._unwanted else await self._reached(self._record)
-        if not isinstance(stream, Stream):
-            return False
-        stream.send(attach.encode(self.last))
-        self._stream = stream
+        if not await self._meet(self._record):
+            await attaching.close_to_latecomers(self._record)
+            if not await self._meet(self._record):
+                return False
+        assert self._stream is not None  # noqa: S101 - they have met
+        self._stream.send(attach.encode(self.last))
         if self._stop is not None:
-            stream.send(order.encode_stop(self._stop))
+            self._stream.send(order.encode_stop(self._stop))
         log.info("attached to a worker", extra={"pid": self.pid, "after": self.last})
         return True
 
-    async def _reached(self, record: Path) -> Stream | _Nobody:
-        """A stream to the worker; one that lets nobody in for `BUSY_LIMIT` seconds is killed, and gone."""
-        deadline = time.monotonic() + BUSY_LIMIT
-        while (found := await self._connected(record / attach.SOCKET)) is _BUSY:
-            if time.monotonic() >= deadline:
-                log.error("a worker lets nobody in, killing it", extra={"record": str(record)})
-                self.hangs = True
-                self._take_hold_by_journal(record / attach.JOURNAL)
-                self.kill()
-                return _GONE
-            await asyncio.sleep(BUSY_DELAY)
-        return found
-
-    async def _close_to_latecomers(self, record: Path) -> None:
-        """See protocol/attach.py.  A disk that is in trouble is waited for: without this nothing may be given up."""
-        while True:
-            try:
-                (record / attach.CLOSED).touch()
-                return
-            except FileNotFoundError:
-                files.make_passable(record)
-            except OSError as error:
-                log.error("a record cannot be closed, and is tried again: %s", error)
-                await asyncio.sleep(BUSY_DELAY)
-
-    def _take_hold_by_journal(self, path: Path) -> None:
-        """The pidfd of the process that the journal's first line names, if it is still that one."""
-        identity = _identity(path)
-        if self._pidfd < 0 and identity is not None:
-            with contextlib.suppress(ProcessLookupError, psutil.Error):
-                pidfd = os.pidfd_open(identity.pid)
-                if psutil.Process(identity.pid).create_time() == identity.started:
-                    self.pid, self._pidfd = identity.pid, pidfd
-                else:
-                    os.close(pidfd)
-
-    async def _connected(self, path: Path) -> Stream | _Nobody:
-        try:
-            async with asyncio.timeout(ATTACH_TIMEOUT):
-                stream = Stream(*await asyncio.open_unix_connection(path))
-        except (FileNotFoundError, ConnectionRefusedError):
-            return _GONE
-        except (OSError, TimeoutError):
-            return _BUSY  # it is there: it is we who have no descriptor, or it has too many at its door
-        found = self._identified(stream, path.parent)
-        if found is not None:
-            await stream.close()
-        return stream if found is None else found
-
-    def _identified(self, stream: Stream, record: Path) -> _Nobody | None:
-        """Take hold of the process that listens, if it is the one that began the journal; None if it is.
-
-        Its pid comes from the kernel, and the pidfd keeps that from being used again while we look.
-        """
-        pid, _uid, _gid = _PEER.unpack(stream.peer_socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
-        if not pid:
-            return _BUSY  # asyncio takes a connect that has to wait for one that is made
-        if self.pid:
-            return None
-        try:
-            pidfd = os.pidfd_open(pid)
-        except ProcessLookupError:
-            return _GONE
-        identity = _identity(record / attach.JOURNAL)
-        if identity is not None and identity.pid != pid:
-            os.close(pidfd)
-            log.error("who listens is not the worker that began the journal", extra={"record": str(record)})
-            return _GONE
-        self.pid, self._pidfd = pid, pidfd
-        return None
+    async def _meet(self, record: Path) -> bool:
+        met = None if self._unwanted else await attaching.meet(record, self.pid)
+        if met is None:
+            return False
+        if met.pidfd >= 0:
+            self._let_go()
+            self.pid, self._pidfd = met.pid, met.pidfd
+        self._stream = met.stream
+        if self._stream is None:
+            self.hangs = True
+            self.kill()
+        return self._stream is not None
 
     async def _rest(self) -> list[Heard]:
         """What the journal has that was not heard; a disk that is in trouble is waited for."""
@@ -305,15 +228,6 @@ class Worker:
     def _on_status(self, status: int) -> None:
         self._status = status
         self._ended.set()
-
-
-def _identity(path: Path) -> reports.Identity | None:
-    """Who began the journal; None if nobody has yet, as a worker listens before, or if that cannot be read."""
-    try:
-        first, _at = reports.decode(journal.read(path)[0])
-    except (InternalError, OSError, IndexError):
-        return None
-    return first if isinstance(first, reports.Identity) else None
 
 
 def _heard(message: Message) -> Heard:

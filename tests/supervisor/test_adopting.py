@@ -14,10 +14,10 @@ import pytest
 
 from solstice.errors import Cause
 from solstice.protocol import attach, reports
-from solstice.supervisor import children
+from solstice.supervisor import attaching
 from solstice.supervisor.children import Worker
 from solstice.worker.link import BACKLOG
-from tests.worker.forked import FOR_EVER, Forked, Forks, hear, leftovers, noop_order, words
+from tests.worker.forked import FOR_EVER, Forked, Forks, hear, leftovers, noop_order
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def test_a_worker_that_is_stopped_is_found_to_hang_and_killed(running: Forked) -
 def test_a_worker_that_lets_nobody_in_any_more_is_killed_by_what_its_journal_says(
     running: Forked, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(children, "BUSY_LIMIT", 0.0)
+    monkeypatch.setattr(attaching, "BUSY_LIMIT", 0.0)
     os.kill(running.pid, signal.SIGSTOP)
     with ExitStack() as stack:
         for _ in range(BACKLOG + 1):
@@ -77,7 +77,7 @@ def test_a_process_that_only_has_the_pid_of_a_worker_is_not_killed(
     running.wait()
     line = running.journal.read_bytes().splitlines()[0]
     running.journal.write_bytes(line.replace(b'"pid":%d' % running.pid, b'"pid":%d' % os.getpid()) + b"\n")
-    monkeypatch.setattr(children, "BUSY_LIMIT", 0.0)
+    monkeypatch.setattr(attaching, "BUSY_LIMIT", 0.0)
     running.socket.unlink()
     with socket.socket(socket.AF_UNIX) as crowded, socket.socket(socket.AF_UNIX) as first:
         crowded.bind(str(running.socket))
@@ -114,20 +114,21 @@ def test_a_worker_that_comes_after_its_attempt_was_given_up_touches_nothing(fork
 def test_a_worker_that_listens_is_met_although_its_record_is_being_closed(running: Forked) -> None:
     running.socket.rename(running.socket.with_name("hidden"))
 
-    async def scenario() -> list[str]:
-        worker = Worker.adopt(running.what.record, attach.FROM_THE_START)
-        closing = worker._close_to_latecomers
+    class Late(Worker):
+        """Its worker comes to its door while the record is being closed."""
 
-        async def meanwhile(record: Path) -> None:
-            await closing(record)
-            running.socket.with_name("hidden").rename(running.socket)
+        async def _meet(self, record: Path) -> bool:
+            met = await super()._meet(record)
+            if not met:
+                running.socket.with_name("hidden").rename(running.socket)
+            return met
 
-        worker._close_to_latecomers = meanwhile  # type: ignore[method-assign]
-        heard = [await anext(worker.reports()) for _ in range(1)]
+    async def scenario() -> reports.Said:
+        worker = Late.adopt(running.what.record, attach.FROM_THE_START)
+        first = await anext(worker.reports())
         worker.kill()
-        await worker._close()
         await worker.end()
-        return [reports.kind_of(each.report) for each in heard]  # type: ignore[arg-type]
+        return first.report
 
-    assert asyncio.run(scenario()) == ["identity"]
-    assert words(running.said())[0] == "identity"
+    assert isinstance(asyncio.run(scenario()), reports.Identity)
+    assert (running.what.record / attach.CLOSED).exists()
