@@ -42,6 +42,15 @@ class Journal:
     def append(self, line: bytes) -> None:
         """Keep one line, with its LF; raises nothing."""
         self.lines.append(line)
+        self.flush()
+
+    @property
+    def is_whole(self) -> bool:
+        """The disk has taken every line."""
+        return self._written == len(self.lines)
+
+    def flush(self) -> None:
+        """Write what the disk has not taken yet; raises nothing."""
         try:
             while self._written < len(self.lines):
                 self._write(self.lines[self._written])

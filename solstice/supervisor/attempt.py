@@ -83,6 +83,7 @@ class Attempts:
     async def adopt(self, active: Active, hypervisor: order.Hypervisor, last: int) -> None:
         """The rest of an attempt that an earlier supervisor began, of which the store has the reports up to `last`."""
         log.info("adopting an attempt", extra={**_context(active), "after": last})
+        active.begun.set()
         try:
             active.worker = Worker.adopt(self._places.record(active.id), last)
             ending = await self._follow(active, active.worker)
@@ -156,6 +157,7 @@ class Attempts:
         match heard.report:
             case reports.Identity(pid=pid, started=started):
                 await self._store.change("worker", **_key(active), pid=pid, started=started)
+                active.begun.set()
             case reports.PhaseEntered(phase, guest_at):
                 await self._enter(active, phase, heard.at, heard.number, guest_at)
             case reports.Step(guest_at=guest_at) as step:
