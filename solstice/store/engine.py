@@ -62,7 +62,7 @@ def _bring_up_to_date(engine: Engine, on_upgrade: Callable[[], None]) -> None:
         return
     if found is not None:
         on_upgrade()
-    with transaction(engine) as db, postgresql.patient(db):
+    with postgresql.patient(engine), transaction(engine) as db:
         migrate.upgrade(db, shown(engine))
 
 

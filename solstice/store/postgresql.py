@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import event
-from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine import Engine
 
 PATIENCE = 5.0
 # Of a migration: a large table takes long, and so does another host that is at it.
@@ -33,16 +33,18 @@ def set_up(engine: Engine) -> None:
 
 
 @contextmanager
-def patient(db: Connection) -> Iterator[None]:
-    """Let each statement of this transaction take `UPGRADE_PATIENCE` seconds.  Of SQLite, nothing has to be asked."""
-    if db.dialect.name != "postgresql":
+def patient(engine: Engine) -> Iterator[None]:
+    """Wait `UPGRADE_PATIENCE` seconds for each statement, a commit included; the server's own limit is the caller's.
+
+    Of SQLite, nothing has to be asked.
+    """
+    if engine.dialect.name != "postgresql":
         yield
         return
-    driver = db.dialect.dbapi
+    driver = engine.dialect.dbapi
     usual = driver.extensions.get_wait_callback()
     driver.extensions.set_wait_callback(_waiter(driver, UPGRADE_PATIENCE))
     try:
-        db.exec_driver_sql("SET LOCAL statement_timeout = 0")
         yield
     finally:
         driver.extensions.set_wait_callback(usual)

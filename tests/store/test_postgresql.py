@@ -74,7 +74,7 @@ def test_server_that_is_gone_is_an_answer_until_it_is_back(postgresql: Postgresq
 
 @pytest.mark.usefixtures("impatient")
 def test_server_that_hangs_is_an_answer_in_time(postgresql: Postgresql, url: str) -> None:
-    with opened(url) as engine:
+    with opened(url, owner=HOST) as engine:
         postgresql.freeze()
         try:
             began = time.monotonic()
