@@ -23,7 +23,13 @@ PATIENCE = 5.0
 UPGRADE_PATIENCE = 3600.0
 # A server whose client is gone without a word must not keep the client's locks.
 _IDLE_SECONDS = 60
-_KEEPALIVE = {"tcp_keepalives_idle": 10, "tcp_keepalives_interval": 5, "tcp_keepalives_count": 4}
+_KEEPALIVE = {
+    "tcp_keepalives_idle": 10,
+    "tcp_keepalives_interval": 5,
+    "tcp_keepalives_count": 4,
+    # for an answer that nobody acknowledges, during which no keepalive is sent; in ms
+    "tcp_user_timeout": 30_000,
+}
 
 
 def set_up(engine: Engine) -> None:

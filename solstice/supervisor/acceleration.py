@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from solstice.errors import InternalError
+from solstice.errors import Cause, InternalError
 from solstice.host.places import Places
 from solstice.images.messages import Ready
 from solstice.model import AttemptId, Backend, DomainType, Image, VmSpec
@@ -62,7 +62,10 @@ class Acceleration:
             nocloud=image.nocloud,
         )
         log.info("finding out whether hardware acceleration works", extra={"image": image.name})
-        answer = await errand(forkserver, order.Probe(self._wanted, vm, self._known()), ERRAND_TIMEOUT)
+        try:
+            answer = await errand(forkserver, order.Probe(self._wanted, vm, self._known()), ERRAND_TIMEOUT)
+        except OSError as error:  # no descriptor left
+            answer = reports.Failed(Cause.HYPERVISOR, str(error))
         self.probing = None
         self._conclude(answer)
 

@@ -7,7 +7,6 @@ or another process by now, and its pidfd is taken hold of, which is then the cal
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import socket
@@ -16,11 +15,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-
-from solstice.errors import InternalError
-from solstice.host import files, journal
-from solstice.protocol import attach, reports
+from solstice.host import files
+from solstice.host.authors import author, hold
+from solstice.protocol import attach
 from solstice.supervisor.streams import Stream
 
 ATTACH_TIMEOUT = 5.0
@@ -101,7 +98,9 @@ def _identified(stream: Stream, record: Path, known_pid: int) -> Met | None:
         pidfd = os.pidfd_open(pid)
     except ProcessLookupError:
         return None
-    identity = _identity(record / attach.JOURNAL)
+    except OSError:
+        raise _Busy from None  # without a descriptor it could not be killed
+    identity = author(record / attach.JOURNAL)
     if identity is not None and identity.pid != pid:
         os.close(pidfd)
         log.error("who listens is not the worker that began the journal", extra={"record": str(record)})
@@ -113,20 +112,6 @@ def _by_journal(path: Path, known_pid: int) -> Met | None:
     """The process that the journal's first line names, if it is still that one."""
     if known_pid:
         return Met(None, known_pid, -1)
-    identity = _identity(path)
-    if identity is not None:
-        with contextlib.suppress(ProcessLookupError, psutil.Error):
-            pidfd = os.pidfd_open(identity.pid)
-            if psutil.Process(identity.pid).create_time() == identity.started:
-                return Met(None, identity.pid, pidfd)
-            os.close(pidfd)
-    return None
-
-
-def _identity(path: Path) -> reports.Identity | None:
-    """Who began the journal; None if nobody has yet, as a worker listens before, or if that cannot be read."""
-    try:
-        first, _at = reports.decode(journal.read(path)[0])
-    except (InternalError, OSError, IndexError):
-        return None
-    return first if isinstance(first, reports.Identity) else None
+    identity = author(path)
+    pidfd = hold(identity) if identity is not None else -1
+    return Met(None, identity.pid, pidfd) if identity is not None and pidfd >= 0 else None

@@ -71,6 +71,8 @@ class Attempts:
         self.max_attempts = 1
         self.leaving = False
         """The supervisor is about to go: a VM that cannot be removed is left to the next start."""
+        self.left: list[str] = []
+        """Those that were."""
 
     async def run(self, active: Active, plan: Plan) -> None:
         """The whole attempt; afterwards nothing of it is left on the host."""
@@ -83,7 +85,6 @@ class Attempts:
     async def adopt(self, active: Active, hypervisor: order.Hypervisor, last: int) -> None:
         """The rest of an attempt that an earlier supervisor began, of which the store has the reports up to `last`."""
         log.info("adopting an attempt", extra={**_context(active), "after": last})
-        active.begun.set()
         try:
             active.worker = Worker.adopt(self._places.record(active.id), last)
             ending = await self._follow(active, active.worker)
@@ -165,6 +166,8 @@ class Attempts:
                 await self._store.change("report", **_key(active), **what, at=heard.at, guest_at=guest_at)
             case reports.Ended(outcome):
                 await self._settle(active, outcome, heard.at, heard.number)
+            case reports.Failed(cause, why) if active.outcome is None:
+                await self._settle(active, Outcome(JobState.ERRORED, cause, why), heard.at, heard.number)
             case reports.Failed(cause, why):
                 log.error("worker could not clean up: %s", why, extra={**_context(active), "cause": cause.value})
 
@@ -191,7 +194,7 @@ class Attempts:
         stored = {**_key(active), "at": at, **_numbered(number)}
         if self._is_retried(active, outcome):
             delay = min(FIRST_RETRY_DELAY * 2**active.job.failures, MAX_RETRY_DELAY)
-            counted = outcome.cause is not Cause.HOST_STOPPING
+            counted = not self._is_blameless(active, outcome)
             not_before = clock.wall() + delay if counted else None
             again = active.job.after_failure(active.id.attempt, delay) if counted else active.job.after_stop()
             await self._store.change(
@@ -207,8 +210,14 @@ class Attempts:
         log.info("attempt ended: %s", outcome.state, extra=context)
         self._on_change()
 
+    def _is_blameless(self, active: Active, outcome: Outcome) -> bool:
+        """The host stopped; or its supervisor died before the attempt's worker had said a word."""
+        return outcome.cause is Cause.HOST_STOPPING or (
+            outcome.cause is Cause.HOST_LOST and not active.begun.is_set() and active.worker is not None
+        )
+
     def _is_retried(self, active: Active, outcome: Outcome) -> bool:
-        if outcome.cause is Cause.HOST_STOPPING:
+        if self._is_blameless(active, outcome):
             return True
         is_ours = outcome.state is JobState.ERRORED and outcome.cause is not None and outcome.cause.side is Side.INFRA
         return is_ours and active.job.failures + 1 < self.max_attempts
@@ -218,6 +227,7 @@ class Attempts:
         delay = FIRST_CLEAN_DELAY
         while not await self._cleaned(active, hypervisor):
             if self.leaving:
+                self.left.append(active.id.name)
                 return
             await asyncio.sleep(delay)
             delay = min(delay * 2, MAX_CLEAN_DELAY)

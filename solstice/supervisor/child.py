@@ -8,10 +8,12 @@ killed.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
 import socket
+import subprocess
 from collections.abc import Callable
 
 from solstice.errors import InternalError
@@ -22,6 +24,7 @@ from solstice.supervisor.streams import Stream
 
 RESTART_DELAY = 1.0
 END_TIMEOUT = 10.0
+KILL_TIMEOUT = 10.0
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +57,7 @@ class Child:
         """Close the stream, wait for the end, kill after `END_TIMEOUT` seconds."""
         self._closing = True
         if self._stream is not None:
-            await self._stream.close()
+            await self._stream.close(END_TIMEOUT)
         if self._task is not None:
             await self._task
 
@@ -78,8 +81,9 @@ class Child:
             await self._listen(await Stream.over(ours))
             if not await readable(pidfd, END_TIMEOUT):
                 signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-                await readable(pidfd, END_TIMEOUT)
-            process.wait(0)
+                await readable(pidfd, KILL_TIMEOUT)
+            with contextlib.suppress(subprocess.TimeoutExpired):  # one that the kernel itself holds is not waited for
+                process.wait(0)
         finally:
             os.close(pidfd)
 
@@ -92,7 +96,7 @@ class Child:
                     self._on_message(message)
             except (InternalError, LookupError, ValueError) as error:
                 log.error("child said something unreadable: %s", error, extra={"child": self._module})
-        await stream.close()
+        await stream.close(END_TIMEOUT)
         self._stream = None
 
 

@@ -13,12 +13,12 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from solstice.errors import InternalError
-from solstice.host import journal
+from solstice.host import journal, racepoints
 from solstice.protocol import attach, order, reports
 from solstice.protocol.lines import Message
 from solstice.supervisor import attaching
@@ -28,6 +28,7 @@ from solstice.supervisor.forkclient import ForkServer
 from solstice.supervisor.streams import Stream
 
 STATUS_TIMEOUT = 2.0
+GRACE = racepoints.sooner(reports.HEARTBEAT) + 1.0
 
 log = logging.getLogger(__name__)
 
@@ -128,8 +129,7 @@ class Worker:
         messages = self._stream.messages()
         try:
             while True:
-                async with asyncio.timeout(patience()):
-                    message = await anext(messages, None)
+                message = await _within(patience(), anext(messages, None))
                 if message is None:
                     return
                 heard = _heard(message)
@@ -225,6 +225,23 @@ class Worker:
     def _on_status(self, status: int) -> None:
         self._status = status
         self._ended.set()
+
+
+async def _within(patience: float, next_message: Awaitable[Message | None]) -> Message | None:
+    """The next message, None at the end.  Raises `TimeoutError`, and what reading raises.
+
+    A supervisor that was itself stopped for longer finds its time over and the words of its workers unread, both at
+    once, and one whose whole host was stopped finds workers that could not say any.  So silence is believed late.
+    """
+    reading = asyncio.ensure_future(next_message)
+    try:
+        for seconds in (patience, GRACE):
+            await asyncio.wait({reading}, timeout=seconds)
+            if reading.done():
+                return reading.result()
+        raise TimeoutError
+    finally:
+        reading.cancel()
 
 
 def _heard(message: Message) -> Heard:

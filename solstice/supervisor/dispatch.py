@@ -226,7 +226,11 @@ class Dispatch:
         self._tell(active)
 
     def _tell(self, active: Active) -> None:
-        if active.outcome is not None and active.again is None:
+        if active.again is not None and active.is_cancelled and active.stopping is not None:
+            # somebody was told so while the store was being told of the next attempt
+            again, active.again = active.again, None
+            self._begin_end(again, active.stopping.outcome)
+        elif active.outcome is not None and active.again is None:
             self.on_end(active.job.id, active.outcome)
 
     def _vm(self, active: Active) -> VmSpec:

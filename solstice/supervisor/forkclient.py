@@ -22,6 +22,8 @@ from solstice.host import processes, racepoints
 from solstice.supervisor.child import END_TIMEOUT, readable
 
 FORK_TIMEOUT = racepoints.sooner(60.0)
+GRACE = 2.0
+RESTART_DELAY = 1.0
 _MAX_ANSWER = 4096
 
 log = logging.getLogger(__name__)
@@ -42,13 +44,20 @@ class ForkServer:
         self._asked: dict[int, _Asked] = {}
         self._sock: socket.socket | None = None
         self._pidfd = -1
+        self._restarting: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
+        """Raises `OSError`."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
-        self._process = processes.spawn("solstice.worker.forkserver", theirs)
-        theirs.close()
-        self._pidfd = os.pidfd_open(self._process.pid)
+        try:
+            self._process = processes.spawn("solstice.worker.forkserver", theirs)
+            self._pidfd = os.pidfd_open(self._process.pid)
+        except OSError:
+            ours.close()  # what was spawned ends by that
+            raise
+        finally:
+            theirs.close()
         self._sock = ours
         asyncio.get_running_loop().add_reader(ours, self._hear)
 
@@ -61,17 +70,29 @@ class ForkServer:
         server dies first.
         """
         token = next(self._tokens)
-        asked = self._asked[token] = _Asked(channel, on_pid, on_status)
-        asked.timer = asyncio.get_running_loop().call_later(FORK_TIMEOUT, self._hangs)
+        self._asked[token] = _Asked(channel, on_pid, on_status)
         self._unsent.append(token)
-        self._send()
+        if self._sock is not None:
+            self._watch(token)
+            self._send()
+
+    def _watch(self, token: int) -> None:
+        """Only what is silent for a moment more hangs: it may be we who were stopped, with its answer unread."""
+        loop, asked = asyncio.get_running_loop(), self._asked[token]
+
+        def doubt() -> None:
+            asked.timer = loop.call_later(GRACE, self._hangs)
+
+        asked.timer = loop.call_later(FORK_TIMEOUT, doubt)
 
     async def close(self) -> None:
         """Close the stream and wait for the server's end; kill it after `END_TIMEOUT` seconds."""
+        if self._restarting is not None:
+            self._restarting.cancel()
+        for token in self._unsent:
+            self._asked[token].channel.close()
         if self._sock is not None:
             self._forget()
-            for token in self._unsent:
-                self._asked[token].channel.close()
             if not await readable(self._pidfd, END_TIMEOUT):
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
                 await readable(self._pidfd, END_TIMEOUT)
@@ -128,12 +149,24 @@ class ForkServer:
         self._forget()
         # It is dead or as good as dead; its status is fetched when it has one, and nobody waits for that.
         asyncio.get_running_loop().add_reader(self._pidfd, self._reaper())
-        waiting = [self._asked[token] for token in self._unsent]
-        self._asked.clear()
-        self._unsent.clear()
-        self.start()
-        for asked in waiting:
-            self.fork(asked.channel, asked.on_pid, asked.on_status)
+        self._asked = {token: self._asked[token] for token in self._unsent}
+        self._start_soon()
+
+    def _start_soon(self) -> None:
+        """After a pause: one that ends at once, as while its package is replaced, must not be started in a loop."""
+        self._restarting = asyncio.get_running_loop().call_later(RESTART_DELAY, self._start_again)
+
+    def _start_again(self) -> None:
+        self._restarting = None
+        try:
+            self.start()
+        except OSError as error:
+            log.error("no fork server can be started, trying again in %.0f s: %s", RESTART_DELAY, error)
+            self._start_soon()
+            return
+        for token in self._unsent:
+            self._watch(token)
+        self._send()
 
     def _forget(self) -> None:
         assert self._sock is not None  # noqa: S101 - started before

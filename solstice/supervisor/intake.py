@@ -21,6 +21,7 @@ from solstice.broker.publisher import NotConfirmed, Outgoing
 from solstice.broker.topology import DEAD_LETTERS, Topology
 from solstice.errors import RequestError
 from solstice.host import clock, racepoints
+from solstice.lifecycle import JobState
 from solstice.model import JobRequest
 from solstice.protocol import jobrequest
 from solstice.protocol.store import ErrorKind
@@ -84,7 +85,9 @@ class Intake:
             log.info("request seen before, nothing to do", extra={**context, "state": answer["state"]})
             return False
         log.info("job accepted", extra={**context, "image": job.image.name, "source": request.source})
-        self._on_job(job)
+        # A commit whose answer was lost is told as new once more: by then a reconcile pass may have ended the job.
+        if answer["state"] == JobState.ACCEPTED.value:
+            self._on_job(job)
         self._on_change()
         return True
 

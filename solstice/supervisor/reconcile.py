@@ -79,7 +79,7 @@ class Reconcile:
         after, more = 0, True
         self._open.clear()
         while more:
-            page = await self._store.ask("open", after=after, host=self._dispatch.owner)
+            page = await self._store.change("open", after=after, host=self._dispatch.owner)
             jobs = {row["id"]: row for row in page["jobs"]}
             for attempt in page["attempts"]:
                 self._open.add(AttemptId(self._dispatch.owner, attempt["job"], attempt["attempt"]))
@@ -88,7 +88,7 @@ class Reconcile:
                 await self._one(self._job(row), row["id"])
                 after = row["seq"]
             more = page["more"]
-        self._dispatch.scheduler.forget_lost()
+        self._dispatch.scheduler.forget_lost(self._open)
 
     async def _one(self, work: Coroutine[None, None, None], job: str) -> None:
         try:
@@ -99,7 +99,7 @@ class Reconcile:
     async def _attempt(self, row: Message) -> None:
         if self._dispatch.has(row["job"]):
             return
-        found = await self._store.ask("job", job=row["job"])
+        found = await self._store.change("job", job=row["job"])
         (now,) = [attempt for attempt in found["attempts"] if attempt["attempt"] == row["attempt"]]
         # It may have come to its end between the two questions.
         if self._dispatch.has(row["job"]) or now["phase"] == Phase.DONE.value:
@@ -114,12 +114,15 @@ class Reconcile:
         if state is JobState.ACCEPTED:
             active.again = replace(job, attempt=row["attempt"] + 1, not_before=_not_before(found["job"]))
         racepoints.reach("supervisor.reconcile.adopting")
+        if row["pid"] is not None:
+            active.begun.set()
         self._dispatch.adopt(active, row["reported"])
 
     async def _job(self, row: Message) -> None:
-        if self._dispatch.has(row["id"]):
+        # One with an open attempt is that attempt's, also if just that could not be adopted now.
+        if self._dispatch.has(row["id"]) or row["id"] in {attempt.job for attempt in self._open}:
             return
-        found = (await self._store.ask("job", job=row["id"]))["job"]
+        found = (await self._store.change("job", job=row["id"]))["job"]
         if self._dispatch.has(row["id"]) or found["state"] != row["state"]:
             return
         if row["state"] == JobState.RUNNING.value:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Container, Coroutine
 
 from solstice.model import AttemptId
 from solstice.supervisor.capacity import Limits, Obstacle, Resource, Usage
@@ -162,10 +162,10 @@ class Scheduler:
         """Count an attempt that another supervisor began; `rest` is what is left of it."""
         self._follow(active, rest)
 
-    def forget_lost(self) -> None:
-        """The store has been gone through: what is lost still has ended there."""
+    def forget_lost(self, kept: Container[AttemptId]) -> None:
+        """The store has been gone through: what is lost still, and not `kept`, has ended there."""
         for active in list(self.active.values()):
-            if active.is_lost:
+            if active.is_lost and active.id not in kept:
                 del self.active[active.job.id]
         self.pump()
 

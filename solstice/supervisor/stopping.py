@@ -42,9 +42,10 @@ class Stopping:
         self._stop(hurry=True)
         if not await scheduler.idle(STOP_MARGIN):
             self._kill_hung_workers()
-        if await scheduler.idle(CLEAN_TIMEOUT):
+        await scheduler.idle(CLEAN_TIMEOUT)
+        left = self._attempts.left + [active.id.name for active in scheduler.active.values()]
+        if not left:
             return []
-        left = [active.id.name for active in scheduler.active.values()]
         log.error("leaving VMs behind, which the next start removes", extra={"names": ",".join(left)})
         return left
 

@@ -56,6 +56,7 @@ class Store:
         self._configured = False
         self._upgrading = False
         self._trouble = ""
+        self._refusal = ""
         self._child = Child("solstice.store", self._on_start, self._on_message, self._on_end)
 
     async def open(self) -> None:
@@ -82,7 +83,7 @@ class Store:
         if self._upgrading:
             return "upgrading its tables, which may take long"
         if not self._configured:
-            return "not answering: its process is being started again"
+            return f"not answering: {self._refusal or 'its process is being started again'}"
         silent = time.monotonic() - next(iter(self._asked.values())).at if self._asked else 0.0
         if silent > LATE:
             return f"not answering for {silent:.0f} s"
@@ -144,7 +145,10 @@ class Store:
             for number in sorted(self._asked):
                 stream.send(self._asked[number].message)
         else:
+            if self._refusal != message["error"]:
+                log.error("the store cannot open the database, and tries again: %s", message["error"])
             stream.abort()
+        self._refusal = "" if self._configured else message["error"]
         if not self._first.done():
             self._first.set_result(message)
 

@@ -7,7 +7,6 @@ little, and no time.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 from solstice.protocol.lines import Lines, Message, encode
 
 _CHUNK = 1 << 16
+CLOSE_TIMEOUT = 5.0
 
 
 class Stream:
@@ -55,7 +55,13 @@ class Stream:
         """Close at once; whoever reads `messages` comes to their end."""
         self._writer.transport.abort()
 
-    async def close(self) -> None:
+    async def close(self, timeout: float = CLOSE_TIMEOUT) -> None:
+        """Send what is not sent yet, within `timeout` seconds, to a peer that takes it; then close."""
         self._writer.close()
-        with contextlib.suppress(ConnectionError):
-            await self._writer.wait_closed()
+        try:
+            async with asyncio.timeout(timeout):
+                await self._writer.wait_closed()
+        except ConnectionError:
+            pass
+        except TimeoutError:
+            self.abort()

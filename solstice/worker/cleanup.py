@@ -6,17 +6,23 @@ nothing: whose each thing is only the supervisor knows.
 
 from __future__ import annotations
 
+import os
+import select
+import signal
 from pathlib import Path
 
 from setproctitle import setproctitle
 
+from solstice.errors import Cause, InfraError
 from solstice.host import files, journal
+from solstice.host.authors import author, hold
 from solstice.hypervisors import router
 from solstice.model import AttemptId
 from solstice.protocol import attach, order
 from solstice.worker import steps
 
 _WHO = "cleaner"
+KILL_TIMEOUT = 10.0
 # What lies in an attempt's record while it is not done.
 _TRACES = ("vm", attach.JOURNAL, attach.SOCKET)
 
@@ -24,15 +30,34 @@ _TRACES = ("vm", attach.JOURNAL, attach.SOCKET)
 def clean(what: order.Clean) -> None:
     """Remove every trace of one attempt's VM.  Raises `InfraError`; may be repeated."""
     setproctitle(f"solstice: cleaner {what.id.short}")
+    record = what.directory.parent
+    _end_worker(record / attach.JOURNAL)
     hypervisor = router.open(what.hypervisor)
     steps.destroy_and_remove(hypervisor, what.id, what.directory, _WHO)
     hypervisor.close()
-    record = what.directory.parent
     files.remove_tree(what.directory)
     journal.put_away(record / attach.JOURNAL)
     (record / attach.SOCKET).unlink(missing_ok=True)
     if what.id.attempt == 0:  # a probe has no record to keep
         files.remove_tree(record.parent)
+
+
+def _end_worker(path: Path) -> None:
+    """End the worker itself, if it lives: what it still made would be left.  Raises `InfraError`, `OSError`.
+
+    Mostly it is dead.  But a supervisor that never learnt its pid, as the fork server died before it could say it,
+    could not kill it.
+    """
+    identity = author(path)
+    pidfd = hold(identity) if identity is not None else -1
+    if pidfd < 0:
+        return
+    try:
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        if not select.select([pidfd], [], [], KILL_TIMEOUT)[0]:
+            raise InfraError(Cause.HYPERVISOR, f"its worker did not end within {KILL_TIMEOUT:g} s of SIGKILL")
+    finally:
+        os.close(pidfd)
 
 
 def find(what: order.List) -> tuple[str, ...]:

@@ -27,7 +27,7 @@ from solstice.protocol.session import Begin, Cancel, Event, encode
 from solstice.worker import session_process, steps
 from solstice.worker.job import Job
 from solstice.worker.link import Link
-from solstice.worker.watch import Stopped, Watch
+from solstice.worker.watch import SESSION_LOST, Stopped, Watch
 
 SHUTDOWN_RESEND = 5.0
 COLLECT_TIMEOUT = 5.0
@@ -77,7 +77,10 @@ class Life:
         self._hypervisor = router.open(self._order.hypervisor)
         request = self._order.request
         begin = Begin(tuple(self._hypervisor.peers()), request, _environment(self._order))
-        self._session.channel.send(encode(begin))
+        try:
+            self._session.channel.send(encode(begin))
+        except Closed:
+            raise InfraError(Cause.WORKER_CRASHED, SESSION_LOST) from None
         racepoints.reach("worker.prepare.before")
         steps.prepare(self._hypervisor, self._vm)
         racepoints.reach("worker.prepare.after")

@@ -14,6 +14,8 @@ from solstice.protocol import order
 from solstice.protocol.session import Event, Told, decode_for_worker
 from solstice.worker.link import Link
 
+SESSION_LOST = "the session process ended by itself"
+
 
 class Stopped(Exception):
     """The supervisor wants the attempt to end."""
@@ -74,7 +76,7 @@ class Watch:
             message = self._session.receive()
         except Closed:
             self._session_lost = True
-            raise InfraError(Cause.WORKER_CRASHED, "the session process ended by itself") from None
+            raise InfraError(Cause.WORKER_CRASHED, SESSION_LOST) from None
         assert message is not None, "no deadline was given"  # noqa: S101 - for the type checker
         return decode_for_worker(message)
 

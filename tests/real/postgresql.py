@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psycopg2
+import psycopg2.extensions
 
 from tests.real.leftovers import live
 from tests.real.waiting import until
@@ -68,7 +69,9 @@ class Postgresql:
         self.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
     def execute(self, statement: str, url: str = "") -> list[tuple[object, ...]]:
-        """Execute one statement, outside of any transaction; its rows."""
+        """Execute one statement, outside of any transaction, with no limit but the server's; its rows."""
+        usual = psycopg2.extensions.get_wait_callback()  # a store that this process opened has set one
+        psycopg2.extensions.set_wait_callback(None)
         connection = psycopg2.connect(url or self.url())
         try:
             connection.autocommit = True
@@ -77,6 +80,7 @@ class Postgresql:
                 return list(cursor.fetchall()) if cursor.description else []
         finally:
             connection.close()
+            psycopg2.extensions.set_wait_callback(usual)
 
     def start(self) -> None:
         """Return when the server takes connections.  Raises `NotReady` with its log."""

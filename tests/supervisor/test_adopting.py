@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from solstice.errors import Cause
+from solstice.lifecycle import Phase
 from solstice.protocol import attach, reports
 from solstice.supervisor import attaching
 from solstice.supervisor.children import Worker
@@ -132,3 +134,21 @@ def test_a_worker_that_listens_is_met_although_its_record_is_being_closed(runnin
 
     assert isinstance(asyncio.run(scenario()), reports.Identity)
     assert (running.what.record / attach.CLOSED).exists()
+
+
+def test_a_supervisor_that_was_itself_stopped_does_not_take_its_workers_for_hung(forks: Forks, reachable: Path) -> None:
+    what = noop_order(reachable, "1")
+    hear(forks.run(what).pipe, "running")
+
+    async def scenario() -> tuple[list[reports.Said], bool]:
+        worker = Worker.adopt(what.record, attach.FROM_THE_START)
+        said = []
+        async for heard in worker.reports(lambda: 0.2):
+            said.append(heard.report)
+            if heard.report == reports.PhaseEntered(Phase.RUNNING):
+                time.sleep(2.0)
+        await worker.end()
+        return said, worker.hangs
+
+    said, hangs = asyncio.run(scenario())
+    assert (said[-1], hangs) == (reports.Done(), False)

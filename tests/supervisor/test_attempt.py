@@ -13,10 +13,10 @@ from solstice.errors import Cause
 from solstice.host.places import Places
 from solstice.lifecycle import JobState, Phase
 from solstice.model import AttemptId, Outcome
-from solstice.protocol import reports
+from solstice.protocol import attach, reports
 from solstice.protocol.order import Stop
 from solstice.supervisor.attempt import FIRST_RETRY_DELAY, MAX_RETRY_DELAY, Attempts
-from solstice.supervisor.children import Heard
+from solstice.supervisor.children import Heard, Worker
 from solstice.supervisor.endings import cancelled, errored
 from solstice.supervisor.jobs import Active
 from tests.supervisor.jobs import job
@@ -46,7 +46,15 @@ def heard(report: reports.Report) -> Store:
     return store
 
 
-def ended(outcome: Outcome, *, failures: int = 0, most: int = 3, stop: Stop | None = None) -> tuple[Active, Store]:
+def ended(
+    outcome: Outcome,
+    *,
+    failures: int = 0,
+    most: int = 3,
+    stop: Stop | None = None,
+    worker: Worker | None = None,
+    begun: bool = True,
+) -> tuple[Active, Store]:
     """An attempt that ended so, as its worker reported it, and what the store was told."""
     store = Store()
     attempts = attempts_of(store)
@@ -54,6 +62,9 @@ def ended(outcome: Outcome, *, failures: int = 0, most: int = 3, stop: Stop | No
     one = job()
     one.failures = failures
     active = Active(one, AttemptId("0" * 12, one.id, failures + 1), since=0.0)
+    active.worker = worker
+    if begun:
+        active.begun.set()
     if stop is not None:
         active.stop(stop)
     asyncio.run(attempts._hear(active, Heard(reports.Ended(outcome), 7, 1.0)))
@@ -124,3 +135,19 @@ def test_a_job_that_was_cancelled_and_then_failed_by_the_host_stays_cancelled() 
     ((op, fields),) = store.changes
     assert (op, fields["state"], fields["cause"]) == ("finish", "cancelled", "user.cancelled")
     assert active.again is None
+
+
+def test_a_worker_that_could_not_begin_ends_its_attempt_with_its_own_reason() -> None:
+    store = heard(reports.Failed(Cause.DISK_FULL, "no room for its journal", "make some"))
+    ((op, fields),) = store.changes
+    assert (op, fields["cause"], fields["detail"]) == ("finish", "infra.disk_full", "no room for its journal")
+
+
+@pytest.mark.parametrize(("begun", "counted"), [(False, False), (True, True)])
+def test_an_attempt_whose_supervisor_died_before_its_worker_spoke_does_not_count(begun: bool, counted: bool) -> None:
+    lost = errored(Cause.HOST_LOST, "it was gone")
+    active, store = ended(lost, worker=Worker.adopt(Path("/x"), attach.FROM_THE_START), begun=begun)
+    ((op, fields),) = store.changes
+    assert (op, fields["counted"]) == ("release", counted)
+    assert active.again is not None
+    assert active.again.failures == int(counted)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable
@@ -274,5 +275,25 @@ def test_a_worker_that_speaks_nonsense_is_killed() -> None:
         worker = await Worker.start(Liar(), order.List(order.Hypervisor(Backend.NOOP), OWNER, Path("/x")))
         assert await last(worker.reports()) is None
         assert await worker.end() == "it was killed by SIGKILL"
+
+    run(scenario())
+
+
+def test_a_fork_server_that_cannot_be_started_at_once_is_started_as_soon_as_it_can(
+    reachable: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(forkclient, "RESTART_DELAY", 0.1)
+
+    async def scenario() -> None:
+        async with forkserver() as server:
+            server_process().kill()
+            soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+            try:
+                while "no fork server can be started" not in caplog.text:
+                    await asyncio.sleep(0.02)
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            assert await done(server, Attempt(reachable))
 
     run(scenario())

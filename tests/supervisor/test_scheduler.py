@@ -165,7 +165,10 @@ def test_an_attempt_lost_by_a_fault_of_ours_keeps_its_slot_and_is_told(caplog: p
         assert host.running == {lost.id}
         assert list(host.scheduler.pending) == [waiting.id]
         assert await host.scheduler.idle(0.0)
-        host.scheduler.forget_lost()
+        host.scheduler.forget_lost({host.scheduler.active[lost.id].id})
+        await host.settle()
+        assert host.running == {lost.id}, "the store has it as open"
+        host.scheduler.forget_lost(set())
         await host.settle()
         assert host.running == {waiting.id}, "the store knew it as ended"
 

@@ -17,6 +17,7 @@ import pytest
 from solstice.errors import UsageError
 from solstice.protocol.store import ErrorKind
 from solstice.store.engine import opened as newest
+from solstice.supervisor import child
 from solstice.supervisor import store as supervisors
 from solstice.supervisor.store import Store, StoreRefused
 from tests.real.postgresql import Postgresql
@@ -177,5 +178,51 @@ def test_a_database_that_cannot_be_opened_at_the_start_is_the_operators_fault(tm
         with pytest.raises(UsageError, match="the database cannot be used"):
             await store.open()
         await store.close()
+
+    run(scenario())
+
+
+def test_why_a_restarted_store_cannot_open_the_database_is_said_once_and_shown(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refusals() -> list[str]:
+        return [record.message for record in caplog.records if "cannot open the database" in record.message]
+
+    async def scenario() -> None:
+        async with opened(tmp_path) as store:
+            with closing(sqlite3.connect(tmp_path / "solstice.db")) as database:
+                (revision,) = database.execute("SELECT version_num FROM alembic_version").fetchone()
+                database.execute("UPDATE alembic_version SET version_num = '9999'")
+                database.commit()
+                process().kill()
+                while caplog.text.count("ended by itself") < 3:
+                    await asyncio.sleep(0.05)
+                assert "its tables have version 9999" in store.state
+                database.execute("UPDATE alembic_version SET version_num = ?", (revision,))
+                database.commit()
+            assert await store.ask("counts")
+            assert store.state == "ok"
+
+    run(scenario())
+    assert len(refusals()) == 1
+
+
+def test_a_store_that_is_stopped_with_much_unread_is_killed_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(child, "END_TIMEOUT", 0.5)
+
+    async def scenario() -> None:
+        store = Store(url(tmp_path), OWNER)
+        await store.open()
+        stopped = process()
+        stopped.suspend()
+        padded = {**document(), "env": {"A": "x" * 400_000}}
+        asked = [asyncio.ensure_future(store.ask("accept", request=padded)) for _ in range(4)]
+        await asyncio.sleep(0)
+        await store.close()
+        assert not stopped.is_running()
+        for each in asked:
+            each.cancel()
 
     run(scenario())

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import shutil
+import signal
 import uuid
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from solstice.hypervisors import router
 from solstice.model import AttemptId, DiskFormat, VmSpec
 from solstice.protocol import attach, order
 from solstice.worker import cleanup
+from tests.worker.forked import FOR_EVER, Forks, clean_order, hear, leftovers, noop_order
 
 OWNER = "0123456789ab"
 
@@ -117,3 +120,14 @@ def test_a_list_does_not_name_the_vms_of_other_owners(noop: order.Hypervisor, jo
     other = running(noop, elsewhere, secrets.token_hex(6))
     assert cleanup.find(order.List(noop, OWNER, jobs)) == ()
     assert owned(noop, other.id.owner) == [other.id]
+
+
+def test_a_worker_that_lives_although_its_attempt_was_given_up_is_ended_first(forks: Forks, reachable: Path) -> None:
+    worker = forks.run(noop_order(reachable, FOR_EVER))
+    hear(worker.pipe, "running")
+    os.kill(worker.pid, signal.SIGSTOP)
+    cleanup.clean(clean_order(worker.what))
+    worker.wait()
+    assert forks.status(worker) == -signal.SIGKILL
+    assert not leftovers(worker.what)
+    assert not worker.journal.exists()
