@@ -198,6 +198,13 @@ class Service:
 
     # What is left
 
+    def domains(self) -> list[str]:
+        """What libvirt has of this host; nothing on noop."""
+        if self.environment["SOLSTICE_BACKEND"] != "libvirt":
+            return []
+        owner = (self.state / "owner").read_text().strip()
+        return [name for name in virsh("list", "--all", "--name").stdout.split() if owner in name]
+
     def assert_nothing_left(self, *jobs: str) -> None:
         """No domain, file, socket or process of these jobs."""
         domains = virsh("list", "--all", "--name").stdout
