@@ -1,6 +1,7 @@
 """How a supervisor takes over a worker that it did not start: what lies in the record's directory, and the first line.
 
-    RECORD/events.jsonl    the worker's journal: each of its reports on a line, written before it is said
+    RECORD/events.jsonl    the worker's journal: each of its reports on a line, written before it is said; a damaged one
+                           is kept as events.jsonl.bad when the attempt is done, for a person and for nothing else
     RECORD/worker.sock     where it listens, from before its first report until its end
     RECORD/closed          a supervisor has given the attempt up, as nobody listened: no worker begins it any more
 

@@ -183,9 +183,6 @@ class Worker:
             except OSError as error:
                 log.error("journal cannot be read, and is tried again: %s", error)
                 await asyncio.sleep(BUSY_DELAY)
-            except InternalError as error:
-                log.error("journal cannot be read: %s", error)
-                return []
         self.last = found[-1].number if found else self.last
         return found
 

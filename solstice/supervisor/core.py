@@ -165,7 +165,7 @@ class Supervisor:
         await start
 
     async def _start(self, stack: contextlib.AsyncExitStack) -> None:
-        self._store = Store(self._configuration.settings.database_url)
+        self._store = Store(self._configuration.settings.database_url, self.places.owner())
         stack.push_async_callback(self._store.close)
         await self._store.open()
         forkserver = ForkServer()

@@ -77,6 +77,10 @@ class Dispatch:
         self.acceleration = Acceleration(self.hypervisor, cache, places, self.owner, self.scheduler.pump)
 
     @property
+    def forkserver(self) -> ForkServer:
+        return self._forkserver
+
+    @property
     def pending_limit(self) -> int:
         return self._settings.pending_limit
 

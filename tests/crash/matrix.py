@@ -14,9 +14,9 @@ from solstice.host import racepoints
 ALL = "SOLSTICE_TEST_CRASH"
 SEED = "SOLSTICE_TEST_SEED"
 SAMPLE = 10
-# Noop has nothing to collect, and what only a worker of another version says is known to every worker here.
-_NEVER_ON_NOOP = ("worker.collecting.", "supervisor.unknown.")
-_ON_LIBVIRT = ("worker.", "cleaner.")
+# Noop has no steps and nothing to collect, and what only a worker of another version says is known to every worker here.
+_NEVER_ON_NOOP = ("worker.step.", "worker.collecting.", "supervisor.step.", "supervisor.unknown.")
+_ON_LIBVIRT = ("worker.", "cleaner.", "supervisor.step.")
 
 
 class Kind(StrEnum):
@@ -30,7 +30,7 @@ class Kind(StrEnum):
 HEADINGS = {
     Kind.SQLITE: "noop, SQLite; EIO: writes of the database's files fail",
     Kind.POSTGRESQL: "noop, PostgreSQL; EIO: its server, which preloads nothing of ours, is killed for as long",
-    Kind.LIBVIRT: "libvirt, SQLite; each attempt a VM, at the points of workers and cleaners",
+    Kind.LIBVIRT: "libvirt, SQLite; each attempt a VM; what noop does not have, and all of workers and cleaners",
 }
 
 

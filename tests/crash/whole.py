@@ -43,7 +43,7 @@ NOT_CLEANED = ("worker.failed.", "supervisor.failed.")
 # Without a worker's order, or after its crash, a killed supervisor costs an attempt; otherwise its workers go on.
 UNDISTURBED = tuple(
     f"supervisor.{word}."
-    for word in ("accept", "identity", "phase", "outcome", "done", "close", "publish", "reconcile")
+    for word in ("accept", "identity", "phase", "step", "outcome", "done", "close", "publish", "reconcile")
 )
 
 
