@@ -17,7 +17,6 @@ from solstice.broker.enqueue import ResultListener
 from solstice.protocol import attach
 from tests.e2e.conftest import Make
 from tests.e2e.service import Service
-from tests.real.postgresql import Postgresql
 from tests.real.waiting import until
 
 pytestmark = pytest.mark.broker
@@ -210,27 +209,3 @@ def test_every_report_is_in_the_database_once_with_its_number(host: Make, databa
     engine.dispose()
     assert [number for number, _ in rows] == sorted({number for number, _ in rows})
     assert "succeeded" in json.dumps(rows)
-
-
-@pytest.mark.postgresql
-def test_while_postgresql_is_away_jobs_go_on_and_afterwards_all_is_stored_and_published(
-    reachable: Path, vhost: str, postgresql: Postgresql
-) -> None:
-    with postgresql.database() as url:
-        service = Service(reachable, vhost, None, DATABASE_URL=url, MAX_CONCURRENCY="4", CAPACITY_MAP="")
-        service.start()
-        try:
-            running = [lasting(service, 5) for _ in range(3)]
-            workers = [service.worker(job) for job in running]
-            postgresql.crash()
-            new = service.submit("true")
-            psutil.wait_procs(workers, timeout=60)
-            assert not [worker for worker in workers if worker.is_running()], "they wait for the database"
-            assert "not answering" in service.ask("status")["store"] or service.text.count("database")
-            postgresql.start()
-            for job in (*running, new):
-                service.said(rf"attempt ended: succeeded .*job={job}", seconds=120)
-                service.done(job)
-            nothing_left(service)
-        finally:
-            service.close()
