@@ -14,6 +14,7 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from solstice.broker.enqueue import ResultListener
+from solstice.host import racepoints
 from solstice.protocol import attach
 from tests.e2e.conftest import Make
 from tests.e2e.service import Service
@@ -71,7 +72,7 @@ def nothing_left(service: Service) -> None:
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGUSR1])
 def test_a_worker_goes_on_without_its_supervisor_and_the_next_one_adopts_it(host: Make, how: signal.Signals) -> None:
     service = host()
-    job = lasting(service, 4)
+    job = lasting(service, 2)
     worker = service.worker(job)
 
     def lose() -> None:
@@ -150,8 +151,8 @@ def test_a_job_that_waits_for_another_attempt_can_be_cancelled(host: Make) -> No
     service.said(rf"job cancelled: .*job={job}")
 
 
-def test_after_the_last_attempt_the_job_ends_with_what_the_host_failed_at(host: Make) -> None:
-    service = host(MAX_ATTEMPTS="2")
+def test_after_the_last_attempt_the_job_ends_with_what_the_host_failed_at(host: Make, reachable: Path) -> None:
+    service = host(MAX_ATTEMPTS="2", **{racepoints.VARIABLE: str(reachable), racepoints.HASTE: "20"})
     (service.state / "noop" / "refuse-tiny").write_text("no such network\n")
     event = service.outcome("true")
     assert (event["state"], event["cause"], event["attempt"]) == ("errored", "infra.hypervisor", 2)
