@@ -96,4 +96,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.section(f"crash matrix, sampled by {seed()}")
         for line in tables(results):
             terminalreporter.write_line(line)
-        terminalreporter.write_line(f"survived: {sum(results.values())} of {len(results)}")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    # after pytest's own last line
+    results = config.stash.get(_survived, {})
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    if results and isinstance(reporter, pytest.TerminalReporter):
+        reporter.write_line(f"survived: {sum(results.values())} of {len(results)}")

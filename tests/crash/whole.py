@@ -38,6 +38,8 @@ STOPPED = 7.0
 UNWATCHED = ("supervisor.", "store.")
 STOPPED_UNWATCHED = 2.0
 FAILING = 1.0
+# More than are used up while a disk fails: between them it is hardly waited for, as HASTE makes it.
+ATTEMPTS = 5
 NOT_CLEANED = ("worker.failed.", "supervisor.failed.")
 
 # Without a worker's order, or after its crash, a killed supervisor costs an attempt; otherwise its workers go on.
@@ -61,7 +63,7 @@ class Whole:
                 folder,
                 self._recorder.url,
                 backend.image,
-                MAX_ATTEMPTS="3",
+                MAX_ATTEMPTS=str(ATTEMPTS),
                 MAX_CONCURRENCY="4",
                 CAPACITY_MAP="tiny=4",
                 **environment,
