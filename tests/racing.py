@@ -14,7 +14,7 @@ import psutil
 
 from solstice.host import racepoints
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 class Race:

@@ -80,7 +80,7 @@ class Link:
             raise
         racepoints.reach("worker.listen.after")
         if (record / attach.CLOSED).exists():
-            (record / attach.JOURNAL).unlink()
+            (record / attach.JOURNAL).unlink(missing_ok=True)  # a cleaner may have been here
             self._journal.close()
             self._stop_listening()
             raise InfraError(Cause.HOST_LOST, "the attempt was given up before its worker began")

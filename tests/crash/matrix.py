@@ -1,11 +1,11 @@
-"""Which fault is tried at which point, what of it a run tries, and the table that it prints."""
+"""Which fault is tried at which point of which whole, what of it a run tries, and the tables that it prints."""
 
 from __future__ import annotations
 
 import datetime
 import os
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -14,38 +14,49 @@ from solstice.host import racepoints
 ALL = "SOLSTICE_TEST_CRASH"
 SEED = "SOLSTICE_TEST_SEED"
 SAMPLE = 10
-# Noop has no steps, nothing to collect, and no cleaning that fails; only a worker of another version says what is
-# unknown.
-_NOT_ON_NOOP = (
-    "worker.step.",
-    "worker.collecting.",
-    "worker.failed.",
-    "supervisor.step.",
-    "supervisor.failed.",
-    "supervisor.unknown.",
-)
+# Noop has no steps and nothing to collect; what only a worker of another version says, every worker here knows.
+_NEVER_ON_NOOP = ("worker.step.", "worker.collecting.", "supervisor.step.", "supervisor.unknown.")
+_ON_LIBVIRT = ("worker.", "cleaner.", "supervisor.step.")
+
+
+class Kind(StrEnum):
+    """A whole: what runs its VMs and what keeps its database."""
+
+    SQLITE = "noop-sqlite"
+    POSTGRESQL = "noop-postgresql"
+    LIBVIRT = "libvirt-sqlite"
+
+
+HEADINGS = {
+    Kind.SQLITE: "noop, SQLite; EIO: writes of the database's files fail",
+    Kind.POSTGRESQL: "noop, PostgreSQL; EIO: its server, which preloads nothing of ours, is killed for as long",
+    Kind.LIBVIRT: "libvirt, SQLite; each attempt a VM; what noop does not have, and all of workers and cleaners",
+}
 
 
 class Fault(StrEnum):
     KILL = "SIGKILL"
     STOP = "SIGSTOP"  # for longer than the deadline that notices it, if there is one
     FULL = "ENOSPC"  # of everything in the state directory
-    BROKEN = "EIO"  # of the store's files
+    BROKEN = "EIO"  # of the database
     CUT = "connection"  # to the broker, lost
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
+    kind: Kind
     point: str
     fault: Fault
 
     def __str__(self) -> str:
-        return f"{self.point}-{self.fault}"
+        return f"{self.kind}-{self.point}-{self.fault}"
 
 
-def points() -> list[str]:
-    """Every point that is reached on noop."""
-    return sorted(point for point in racepoints.POINTS if not point.startswith(_NOT_ON_NOOP))
+def points(kind: Kind) -> list[str]:
+    """Every point that is tried on such a whole."""
+    if kind is Kind.LIBVIRT:
+        return sorted(point for point in racepoints.POINTS if point.startswith(_ON_LIBVIRT))
+    return sorted(point for point in racepoints.POINTS if not point.startswith(_NEVER_ON_NOOP))
 
 
 def seed() -> str:
@@ -54,24 +65,25 @@ def seed() -> str:
 
 
 def cases() -> list[Case]:
-    """All of them with `tests/run --crash`; SIGKILL everywhere and a sample of the other faults without."""
-    killed = [Case(point, Fault.KILL) for point in points()]
-    others = [Case(point, fault) for fault in Fault if fault is not Fault.KILL for point in points()]
-    return killed + (others if os.environ.get(ALL) else random.Random(seed()).sample(others, SAMPLE))  # noqa: S311
+    """All of them with `tests/run --crash`; else on noop and SQLite SIGKILL everywhere and a sample of the others."""
+    if os.environ.get(ALL):
+        return [Case(kind, point, fault) for kind in Kind for fault in Fault for point in points(kind)]
+    killed = [Case(Kind.SQLITE, point, Fault.KILL) for point in points(Kind.SQLITE)]
+    others = [Case(Kind.SQLITE, case.point, fault) for fault in Fault if fault is not Fault.KILL for case in killed]
+    return killed + random.Random(seed()).sample(others, SAMPLE)  # noqa: S311
 
 
-def table(results: Mapping[Case, bool]) -> list[str]:
-    """Point × fault → survived, as lines; what was not tried is left empty."""
+def tables(results: Mapping[Case, bool]) -> Iterator[str]:
+    """For each kind a heading and point × fault → survived, as lines; what was not tried is left empty."""
     width = max(len(case.point) for case in results)
-    lines = ["  ".join([" " * width, *(f"{fault:>10}" for fault in Fault)])]
-    for point in _in_order(results):
-        cells = [_cell(results.get(Case(point, fault))) for fault in Fault]
-        lines.append("  ".join([f"{point:{width}}", *(f"{cell:>10}" for cell in cells)]))
-    return [line.rstrip() for line in lines]
-
-
-def _in_order(results: Iterable[Case]) -> list[str]:
-    return sorted({case.point for case in results})
+    for kind, heading in HEADINGS.items():
+        tried = sorted({case.point for case in results if case.kind is kind})
+        if tried:
+            yield heading
+            yield "  ".join([" " * width, *(f"{fault:>10}" for fault in Fault)])
+        for point in tried:
+            cells = [_cell(results.get(Case(kind, point, fault))) for fault in Fault]
+            yield "  ".join([f"{point:{width}}", *(f"{cell:>10}" for cell in cells)]).rstrip()
 
 
 def _cell(survived: bool | None) -> str:

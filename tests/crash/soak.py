@@ -1,13 +1,15 @@
 """`tests/run --soak [MINUTES]`: kills one process after the other, by chance, while jobs keep arriving, and counts.
 
-The victims are the supervisor and RabbitMQ, which are started again, the store, the fork server, and a worker.
-The file's name keeps it out of every other run.
+Each attempt is a VM of libvirt, from an image that is fetched.  The victims are the supervisor, RabbitMQ and libvirtd,
+which are started again (a libvirtd of the host's own is spared), the store, the fork server, the images process, and a
+worker.  The file's name keeps it out of every other run.
 """
 
 from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import time
 from collections import Counter
@@ -27,35 +29,50 @@ from tests.crash.matrix import seed
 from tests.crash.results import Results
 from tests.e2e.service import Service
 from tests.real.broker import Broker
+from tests.real.libvirtd import Libvirtd
 from tests.real.waiting import until
 
 MINUTES = "SOLSTICE_TEST_SOAK"
 PAUSE = (0.5, 4.0)
+# Each is a VM, in plain emulation perhaps: more than a small host can run would only wait.
+ARRIVING = (0, 1)
 LONGEST = 3.0
-SECONDS = 240.0
+SECONDS = 600.0
+IMAGE_MAP = """\
+default_label: tiny
+images:
+  tiny:
+    source: {folder}/source.qcow2
+    local_path: {folder}/fetched.qcow2
+    resources: {{cpus: 1, memory: 512MiB}}
+"""
 
 
 class Soak:
-    def __init__(self, service: Service, broker: Broker, chance: random.Random) -> None:
+    def __init__(
+        self, service: Service, broker: Broker, libvirtd: Libvirtd, fetched: Path, chance: random.Random
+    ) -> None:
         self._service = service
         self._broker = broker
+        self._libvirtd = libvirtd
+        self._fetched = fetched
         self._chance = chance
         self.jobs: list[str] = []
         self.killed: Counter[str] = Counter()
 
     def run(self, seconds: float) -> None:
-        victims = (self._supervisor, self._store, self._fork_server, self._worker, self._rabbitmq)
+        victims = [self._supervisor, self._store, self._fork_server, self._images, self._worker, self._rabbitmq]
+        victims += [self._libvirt] if self._libvirtd.ours else []
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            for _ in range(self._chance.randint(1, 3)):
+            for _ in range(self._chance.randint(*ARRIVING)):
                 self.jobs.append(self._submit())
             time.sleep(self._chance.uniform(*PAUSE))
             self._kill(self._chance.choice(victims))
 
     def _submit(self) -> str:
         """Send a request until the broker has confirmed it, as somebody would who wants it done."""
-        env = {"NOOP_SECONDS": f"{self._chance.uniform(0.0, LONGEST):.1f}"}
-        request = jobrequest.new_request(steps=[{"run": "true"}], env=env)
+        request = jobrequest.new_request(steps=[{"run": f"sleep {self._chance.uniform(0.0, LONGEST):.1f}"}])
         sent = False
         while not sent:
             with suppress(UsageError):
@@ -78,6 +95,15 @@ class Soak:
     def _fork_server(self) -> bool:
         return self._kill_child("solstice: forkserver")
 
+    def _images(self) -> bool:
+        """What it had fetched is lost too, so that the next one has something to do; and is killed at it."""
+        self._fetched.unlink(missing_ok=True)
+        if not self._kill_child("solstice: images"):
+            return False
+        time.sleep(self._chance.uniform(0.0, 1.0))
+        self._kill_child("solstice: images")
+        return True
+
     def _worker(self) -> bool:
         pids = [active["pid"] for active in self._service.ask("status")["active"] if active["pid"]]
         if pids:
@@ -90,6 +116,11 @@ class Soak:
         self._broker.start()
         return True
 
+    def _libvirt(self) -> bool:
+        self._libvirtd.kill()
+        self._libvirtd.revive()
+        return True
+
     def _kill_child(self, title: str) -> bool:
         """False if it is being started again just now."""
         with suppress(ValueError):
@@ -99,15 +130,28 @@ class Soak:
 
 
 @pytest.fixture
-def service(reachable: Path, vhost: str) -> Iterator[Service]:
-    service = Service(reachable, vhost, None, MAX_ATTEMPTS="3", MAX_CONCURRENCY="4", CAPACITY_MAP="tiny=4")
+def service(reachable: Path, vhost: str, libvirtd: Libvirtd, tiny_image: Path) -> Iterator[Service]:
+    shutil.copyfile(tiny_image, reachable / "source.qcow2")
+    service = Service(
+        reachable,
+        vhost,
+        tiny_image,
+        IMAGE_MAP.format(folder=reachable),
+        LIBVIRT_URI=libvirtd.uri,
+        MAX_ATTEMPTS="3",
+        MAX_CONCURRENCY="4",
+        CAPACITY_MAP="tiny=4",
+    )
     service.start()
     yield service
     service.close()
 
 
-def test_what_was_accepted_has_ended_and_was_published(service: Service, broker: Broker) -> None:
-    soak = Soak(service, broker, random.Random(seed()))  # noqa: S311
+def test_what_was_accepted_has_ended_and_was_published(
+    reachable: Path, service: Service, broker: Broker, libvirtd: Libvirtd
+) -> None:
+    chance = random.Random(seed())  # noqa: S311
+    soak = Soak(service, broker, libvirtd, reachable / "fetched.qcow2", chance)
     soak.run(float(os.environ[MINUTES]) * 60)
     results = Results(service.amqp_url)
     results.wait(soak.jobs, SECONDS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import select
 import shutil
 import signal
 import socket
@@ -14,6 +15,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,7 @@ from tests.real.libvirtd import virsh
 ROOT = Path(__file__).resolve().parents[2]
 Event = dict[str, Any]
 
-LAST_WORDS = 2.0
+LOOK_AGAIN = 0.1
 
 
 class Service:
@@ -99,15 +101,28 @@ class Service:
 
     def wait(self, seconds: float = 60.0) -> int:
         status = self.process.wait(seconds)
-        # its log ends with it, unless it left workers behind, which have the same standard error
-        self._reader.join(LAST_WORDS)
+        self._read_last_words()
         return status
+
+    def _read_last_words(self) -> None:
+        """Until its log has been read.  That ends with it, unless it left workers behind: they have the same stderr."""
+        while self._reader.is_alive() and self._is_unread():
+            self._reader.join(LOOK_AGAIN)
+        self._reader.join(LOOK_AGAIN)  # what has been read by now is told a moment later
+
+    def _is_unread(self) -> bool:
+        assert self.process.stdout is not None
+        with suppress(ValueError):  # it has been closed at its end just now
+            return bool(select.select([self.process.stdout], [], [], 0)[0])
+        return False
 
     def close(self) -> None:
         """At the end of a test, however that came."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
-            # a second one hurries: whatever still runs is of no interest any more
+            # a second one hurries: whatever still runs is of no interest any more; two that wait at once are one
+            with suppress(AssertionError):
+                self.said("stopping", seconds=5.0)
             self.end(signal.SIGTERM)
 
     # What it says
@@ -197,6 +212,13 @@ class Service:
         return found
 
     # What is left
+
+    def domains(self) -> list[str]:
+        """What libvirt has of this host; nothing on noop."""
+        if self.environment["SOLSTICE_BACKEND"] != "libvirt":
+            return []
+        owner = (self.state / "owner").read_text().strip()
+        return [name for name in virsh("list", "--all", "--name").stdout.split() if owner in name]
 
     def assert_nothing_left(self, *jobs: str) -> None:
         """No domain, file, socket or process of these jobs."""

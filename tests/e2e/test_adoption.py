@@ -14,10 +14,10 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from solstice.broker.enqueue import ResultListener
+from solstice.host import racepoints
 from solstice.protocol import attach
 from tests.e2e.conftest import Make
 from tests.e2e.service import Service
-from tests.real.postgresql import Postgresql
 from tests.real.waiting import until
 
 pytestmark = pytest.mark.broker
@@ -72,7 +72,7 @@ def nothing_left(service: Service) -> None:
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGUSR1])
 def test_a_worker_goes_on_without_its_supervisor_and_the_next_one_adopts_it(host: Make, how: signal.Signals) -> None:
     service = host()
-    job = lasting(service, 4)
+    job = lasting(service, 2)
     worker = service.worker(job)
 
     def lose() -> None:
@@ -151,8 +151,8 @@ def test_a_job_that_waits_for_another_attempt_can_be_cancelled(host: Make) -> No
     service.said(rf"job cancelled: .*job={job}")
 
 
-def test_after_the_last_attempt_the_job_ends_with_what_the_host_failed_at(host: Make) -> None:
-    service = host(MAX_ATTEMPTS="2")
+def test_after_the_last_attempt_the_job_ends_with_what_the_host_failed_at(host: Make, reachable: Path) -> None:
+    service = host(MAX_ATTEMPTS="2", **{racepoints.VARIABLE: str(reachable), racepoints.HASTE: "20"})
     (service.state / "noop" / "refuse-tiny").write_text("no such network\n")
     event = service.outcome("true")
     assert (event["state"], event["cause"], event["attempt"]) == ("errored", "infra.hypervisor", 2)
@@ -210,27 +210,3 @@ def test_every_report_is_in_the_database_once_with_its_number(host: Make, databa
     engine.dispose()
     assert [number for number, _ in rows] == sorted({number for number, _ in rows})
     assert "succeeded" in json.dumps(rows)
-
-
-@pytest.mark.postgresql
-def test_while_postgresql_is_away_jobs_go_on_and_afterwards_all_is_stored_and_published(
-    reachable: Path, vhost: str, postgresql: Postgresql
-) -> None:
-    with postgresql.database() as url:
-        service = Service(reachable, vhost, None, DATABASE_URL=url, MAX_CONCURRENCY="4", CAPACITY_MAP="")
-        service.start()
-        try:
-            running = [lasting(service, 5) for _ in range(3)]
-            workers = [service.worker(job) for job in running]
-            postgresql.crash()
-            new = service.submit("true")
-            psutil.wait_procs(workers, timeout=60)
-            assert not [worker for worker in workers if worker.is_running()], "they wait for the database"
-            assert "not answering" in service.ask("status")["store"] or service.text.count("database")
-            postgresql.start()
-            for job in (*running, new):
-                service.said(rf"attempt ended: succeeded .*job={job}", seconds=120)
-                service.done(job)
-            nothing_left(service)
-        finally:
-            service.close()

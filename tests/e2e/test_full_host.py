@@ -15,7 +15,7 @@ from tests.real.waiting import until
 pytestmark = pytest.mark.broker
 
 BEHIND = 500
-SECONDS = "0.2"
+SECONDS = "0.05"
 
 
 @pytest.fixture(params=["broker", "broker4"])

@@ -8,6 +8,9 @@ The host needs neither systemd nor D-Bus.  Two things that cost hours are done h
 - Without polkit every unprivileged user is refused, hence `auth_unix_rw = "none"` and the group on the socket.
 - libvirtd probes QEMU again at every domain start, for 90 s, where root can open /dev/kvm and its QEMU user cannot, and
   where PID 1 reaps orphans slowly.  Hence `tini -s` as the reaper, and /dev/kvm opened to all while the server runs.
+
+A test may kill the one that was started here.  Its guests go on, and are still reaped: the reaper stays, and a loop
+below it starts the next libvirtd, as a service manager would, but not while the file `down` is there.
 """
 
 from __future__ import annotations
@@ -37,6 +40,15 @@ auth_unix_ro = "none"
 auth_unix_rw = "none"
 log_outputs = "3:stderr"
 """
+_LOOP = """\
+trap 'kill $pid; wait $pid; exit 0' TERM
+while :; do
+    while [ -e down ]; do sleep 0.1; done
+    libvirtd -f libvirtd.conf -p libvirtd.pid &
+    pid=$!
+    wait $pid
+done
+"""
 
 
 class LeftBehind(AssertionError):
@@ -64,12 +76,16 @@ def _names(*words: str) -> list[str]:
 
 
 class Libvirtd:
-    """Start with `start`, end with `stop`; `uri` is what clients connect to.  Not started if the host has one."""
+    """Start with `start`, end with `stop`; `uri` is what clients connect to.  Not started if the host has one.
+
+    `kill` and `revive` are for tests, and only if it is `ours`.
+    """
 
     uri = URI
 
     def __init__(self) -> None:
         self._cleanup = ExitStack()
+        self._folder = Path()
         self.ours = False
 
     def start(self) -> None:
@@ -77,18 +93,15 @@ class Libvirtd:
         if answers():
             return
         with ExitStack() as stack:
-            folder = Path(tempfile.mkdtemp(prefix="solstice-libvirtd-"))
-            stack.callback(shutil.rmtree, folder)
-            log = folder / "libvirtd.log"
+            self._folder = Path(tempfile.mkdtemp(prefix="solstice-libvirtd-"))
+            stack.callback(shutil.rmtree, self._folder)
             _open_kvm_to_qemu(stack)
-            conf = folder / "libvirtd.conf"
-            conf.write_text(_CONFIGURATION)
+            (self._folder / "libvirtd.conf").write_text(_CONFIGURATION)
             # libvirtd asks virtlogd, which it cannot start itself as root, for the log of every QEMU
-            empty = folder / "virtlogd.conf"
-            empty.touch()
-            self._spawn(stack, log, ["virtlogd", "-f", str(empty), "-p", str(folder / "virtlogd.pid")])
-            self._spawn(stack, log, ["libvirtd", "-f", str(conf), "-p", str(folder / "libvirtd.pid")])
-            until(answers, seconds=_START_SECONDS, what="libvirtd", evidence=log.read_text)
+            (self._folder / "virtlogd.conf").touch()
+            self._spawn(stack, ["virtlogd", "-f", "virtlogd.conf", "-p", "virtlogd.pid"])
+            self._spawn(stack, ["sh", "-c", _LOOP])
+            self._wait()
             autostarted = _names("net-list", "--autostart", "--all")
             stack.callback(_end_networks, autostarted)
             self.ours = True
@@ -104,13 +117,33 @@ class Libvirtd:
         if domains:
             raise LeftBehind(f"domains were left, and are removed now: {', '.join(domains)}")
 
-    @staticmethod
-    def _spawn(stack: ExitStack, log: Path, argv: list[str]) -> None:
+    def kill(self) -> None:
+        """SIGKILL; what runs on it goes on."""
+        assert self.ours, "the host's own libvirtd is not to be killed"
+        (self._folder / "down").touch()
+        os.kill(int((self._folder / "libvirtd.pid").read_text()), signal.SIGKILL)
+        until(lambda: not answers(), seconds=_STOP_SECONDS, what="libvirtd's end", evidence=str)
+
+    def revive(self) -> None:
+        """Return when it answers again."""
+        (self._folder / "down").unlink()
+        self._wait()
+
+    def _wait(self) -> None:
+        log = self._folder / "libvirtd.log"
+        until(answers, seconds=_START_SECONDS, what="libvirtd", evidence=log.read_text)
+
+    def _spawn(self, stack: ExitStack, argv: list[str]) -> None:
         # -p: should this process be killed, the daemon ends as well
         reaper = ["tini", "-s", "-p", "SIGTERM", "--", *argv]
-        with log.open("ab") as sink:
+        with (self._folder / "libvirtd.log").open("ab") as sink:
             process = subprocess.Popen(
-                reaper, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, start_new_session=True
+                reaper,
+                stdin=subprocess.DEVNULL,
+                stdout=sink,
+                stderr=sink,
+                cwd=self._folder,
+                start_new_session=True,
             )
         stack.callback(_end, process)
 
