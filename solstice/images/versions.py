@@ -171,6 +171,16 @@ class Shelf:
         """Never use this version again, unless an operator says so."""
         self.record(replace(version, refused=why))
 
+    def forget(self, version: Version) -> None:
+        (self.directory / f"{version.name}.json").unlink(missing_ok=True)
+
+    def changed_at(self) -> float:
+        """When the link was made, in seconds since the epoch; 0 if there is none."""
+        try:
+            return self.link.lstat().st_mtime
+        except FileNotFoundError:
+            return 0.0
+
     def _linked(self) -> str | None:
         """The name of the version that `local_path` names, whether it is there or not; None if it names none."""
         try:

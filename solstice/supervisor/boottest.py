@@ -25,6 +25,7 @@ from solstice.supervisor.scheduler import Scheduler
 LOOK_AGAIN = 1.0
 # What the worker needs beside the boot itself.
 MARGIN = 60.0
+CLEAN_TIMEOUT = 60.0
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +87,12 @@ class BootTests:
             nocloud=image.nocloud,
         )
         log.info("testing whether a new version boots", extra={"image": image.name, "path": str(candidate.path)})
-        answer = await errand(self._forkserver, order.BootTest(hypervisor, vm, timeout), timeout + MARGIN)
+        answer = None
+        try:
+            answer = await errand(self._forkserver, order.BootTest(hypervisor, vm, timeout), timeout + MARGIN)
+        finally:
+            if answer is None:  # its worker was killed, by us if the host is being stopped
+                await errand(self._forkserver, order.Clean(hypervisor, id, vm.directory), CLEAN_TIMEOUT)
         verdict = _verdict(answer)
         log.log(
             logging.INFO if verdict.ok else logging.ERROR,

@@ -85,6 +85,7 @@ def test_whole_life_of_a_job_is_kept_and_told(ask: Ask) -> None:
         "state": "succeeded",
         "label": "ubuntu-22.04",
         "image": "ubuntu-22.04-image",
+        "image_digest": None,
         "attempt": 1,
         "cause": None,
         "cause_text": None,
