@@ -6,6 +6,7 @@ An order is all that the worker knows: it reads no configuration and no environm
     clean    remove whatever a dead worker left of one attempt
     list     reach the hypervisor at all, and name what this owner has there
     probe    find out whether hardware acceleration runs a real kernel on this host
+    boot     find out whether an image boots to its runner's hello
 """
 
 from __future__ import annotations
@@ -86,8 +87,18 @@ class Probe:
     known: ProbeResult | None = None
 
 
-Order = Run | Clean | List | Probe
-_KINDS: dict[str, type[Run | Clean | List | Probe]] = {"run": Run, "clean": Clean, "list": List, "probe": Probe}
+@dataclass(frozen=True, slots=True)
+class BootTest:
+    """Boot `vm` once; it fails if its runner has not said hello within `timeout` seconds."""
+
+    hypervisor: Hypervisor
+    vm: VmSpec
+    timeout: float
+
+
+Errand = Clean | List | Probe | BootTest
+Order = Run | Errand
+_KINDS: dict[str, type[Order]] = {"run": Run, "clean": Clean, "list": List, "probe": Probe, "boot": BootTest}
 
 
 @dataclass(frozen=True, slots=True)

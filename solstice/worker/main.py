@@ -92,7 +92,7 @@ def _carry_out(what: order.Order, channel: Channel) -> None:
             voice.send(reports.Failed(error.cause, error.why, error.remedy))
 
 
-def _run_errand(what: order.Clean | order.List | order.Probe, reporter: Reporter) -> None:
+def _run_errand(what: order.Errand, reporter: Reporter) -> None:
     match what:
         case order.Clean():
             cleanup.clean(what)
@@ -100,6 +100,8 @@ def _run_errand(what: order.Clean | order.List | order.Probe, reporter: Reporter
             reporter.send(reports.Found(names=cleanup.find(what)))
         case order.Probe():
             reporter.send(reports.Found(probe=probe.probe(what)))
+        case order.BootTest():
+            probe.boot_test(what)
 
 
 def _identity(id: AttemptId) -> reports.Identity:

@@ -15,7 +15,7 @@ ALL = "SOLSTICE_TEST_CRASH"
 SEED = "SOLSTICE_TEST_SEED"
 SAMPLE = 10
 # Noop has nothing to collect, and no cleaning that fails; only a worker of another version says what is unknown.
-_NOT_ON_NOOP = ("worker.collecting.", "worker.failed.", "supervisor.failed.", "supervisor.unknown.")
+_NOT_ON_NOOP = ("worker.collecting.", "worker.failed.", "supervisor.failed.", "supervisor.unknown.", "images.")
 
 
 class Fault(StrEnum):
