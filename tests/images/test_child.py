@@ -140,14 +140,17 @@ def test_a_retry_in_the_middle_of_a_try_that_fails_is_not_lost(child: Running, s
         begin(request, {"Content-Length": str(len(DISK))})
         request.wfile.write(DISK[:MIB])
         cut.wait(PATIENCE)
-        request.wfile.write(DISK[MIB:-1])  # the child looks at its channel between these pieces
+        server.route("/tiny", gone)
+
+    def gone(request: BaseHTTPRequestHandler) -> None:
         server.serve("/tiny", DISK)
+        request.send_error(404)
 
     child.say(Configure((image("tiny", server.route("/tiny", answer), tmp_path),)))
     child.hear_next(Progress)
     child.say(Retry("tiny"))
     cut.set()
-    assert "connection ended" in child.hear_next(Failed).why
+    assert "404" in child.hear_next(Failed).why
     began = time.monotonic()
     child.hear_next(Ready)
     assert time.monotonic() - began < FIRST_RETRY / 2
@@ -187,7 +190,8 @@ def test_progress_is_reported_and_shown_at_most_once_a_second(child: Running, se
     first, second = child.hear(), child.hear()
     assert isinstance(first, Progress)
     assert isinstance(second, Progress)
-    assert (first.image, first.percent, first.bytes) == ("tiny", 0, 0)
+    assert first.image == "tiny"
+    assert first.bytes < second.bytes
     assert second.percent == second.bytes * 100 // len(DISK) > 20
     assert child.title == f"solstice: images [tiny {second.percent}%]"
     released.set()
@@ -221,7 +225,7 @@ def test_the_child_ends_with_its_stream_in_the_middle_of_a_download_and_leaves_n
     ended = threading.Event()
 
     def answer(request: BaseHTTPRequestHandler) -> None:
-        begin(request, {"Content-Length": str(1 << 40)})
+        begin(request, {"Content-Length": str(1 << 37)})
         try:
             while True:
                 request.wfile.write(DISK[: 64 << 10])
