@@ -3,13 +3,16 @@ start finishes the work."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -19,13 +22,15 @@ from solstice.images.obtain import obtain
 from solstice.images.versions import Shelf
 from solstice.model import DiskFormat, Image
 from solstice.protocol.codec import to_plain
-from tests.images.conftest import Server
+from tests.images.conftest import Server, begin
 from tests.racing import Race
 from tests.sources import ROOT
 
 MIB = 1 << 20
 DISK = b"\xeb" * MIB + bytes(3 * MIB)
 NEWER = b"\xec" * MIB + bytes(3 * MIB)
+# of a whole part the last byte is fetched again, to learn whether the source still is what it was
+ASKED = 1
 POINTS = sorted(point for point in racepoints.POINTS if point.startswith("images."))
 ALWAYS = [point for point in POINTS if "convert" not in point]
 
@@ -37,6 +42,44 @@ from solstice.protocol.codec import from_plain
 image, refresh = json.loads(sys.argv[1])
 obtain(from_plain(Image, image), lambda _count, _size: None, refresh=refresh)
 """
+
+
+class Source:
+    """An image on a server with ranges and ETags; `sent` is how many bytes of it went out."""
+
+    def __init__(self, server: Server) -> None:
+        self.body = DISK
+        self.sent = 0
+        self.url = server.route("/tiny", self._answer)
+
+    def _answer(self, request: BaseHTTPRequestHandler) -> None:
+        etag = f'"{hashlib.sha256(self.body).hexdigest()}"'
+        if request.headers.get("If-None-Match") == etag:
+            begin(request, {"ETag": etag}, 304)
+            return
+        found = re.fullmatch(r"bytes=(\d+)-", request.headers.get("Range", ""))
+        start = int(found[1]) if found and request.headers.get("If-Range") == etag else 0
+        length, whole = len(self.body) - start, len(self.body)
+        headers = {"ETag": etag, "Content-Length": str(length)}
+        if start >= whole:
+            begin(request, {"Content-Range": f"bytes */{whole}", "Content-Length": "0"}, 416)
+            return
+        if start:
+            begin(request, {**headers, "Content-Range": f"bytes {start}-{whole - 1}/{whole}"}, 206)
+        else:
+            begin(request, headers)
+        self.sent += length
+        request.wfile.write(self.body[start:])
+
+
+@pytest.fixture
+def source(server: Server) -> Source:
+    return Source(server)
+
+
+@pytest.fixture
+def image(source: Source, tmp_path: Path) -> Image:
+    return Image("tiny", source.url, tmp_path / "images" / "tiny.img")
 
 
 @pytest.fixture
@@ -74,23 +117,23 @@ def finished(image: Image, *, refresh: bool = False) -> bytes:
 
 
 @pytest.mark.parametrize("point", ALWAYS)
-def test_a_pull_that_was_killed_is_finished_by_the_next_start(
-    point: str, race: Race, server: Server, tmp_path: Path
+def test_a_pull_that_was_killed_is_finished_without_fetching_again_what_was_there(
+    point: str, race: Race, source: Source, image: Image
 ) -> None:
-    image = Image("tiny", server.serve("/tiny", DISK), tmp_path / "images" / "tiny.img")
     killed_at(point, race, image)
     if os.path.lexists(image.local_path):
         assert image.local_path.read_bytes() == DISK
-    assert finished(image) == DISK
+    obtain(image, quiet)
+    assert finished(image, refresh=True) == DISK
+    assert len(DISK) <= source.sent <= len(DISK) + ASKED
 
 
 @pytest.mark.parametrize("point", ALWAYS)
 def test_a_refresh_that_was_killed_leaves_the_old_version_or_the_new_one(
-    point: str, race: Race, server: Server, tmp_path: Path
+    point: str, race: Race, source: Source, image: Image
 ) -> None:
-    image = Image("tiny", server.serve("/tiny", DISK), tmp_path / "images" / "tiny.img")
     assert finished(image) == DISK
-    server.serve("/tiny", NEWER)
+    source.body = NEWER
     killed_at(point, race, image, refresh=True)
     left = image.local_path.read_bytes()
     assert left in (DISK, NEWER)
@@ -98,14 +141,24 @@ def test_a_refresh_that_was_killed_leaves_the_old_version_or_the_new_one(
     assert found.ready is not None
     assert found.ready.path.read_bytes() == image.local_path.read_bytes()
     assert finished(image, refresh=True) == NEWER
+    whole = len(DISK) + len(NEWER)
+    assert whole <= source.sent <= whole + ASKED
 
 
 @pytest.mark.parametrize("point", ["images.convert.after", "images.settle.after", "images.record.after"])
-def test_a_conversion_that_was_killed_is_begun_again(point: str, race: Race, server: Server, tmp_path: Path) -> None:
-    image = Image("tiny", server.serve("/tiny", DISK), tmp_path / "images" / "tiny.img")
+def test_a_conversion_that_was_killed_is_begun_again(point: str, race: Race, source: Source, image: Image) -> None:
     obtain(image, quiet)
     packed = replace(image, prepare=DiskFormat.QCOW2)
     killed_at(point, race, packed)
     assert image.local_path.read_bytes() == DISK
     assert finished(packed).startswith(b"QFI\xfb")
-    assert server.asked == ["/tiny"]
+    assert source.sent == len(DISK)
+
+
+def test_what_was_left_of_a_look_is_looked_at_again_at_once(race: Race, source: Source, image: Image) -> None:
+    obtain(image, quiet)
+    source.body = NEWER
+    killed_at("images.pull.after", race, image, refresh=True)
+    assert obtain(image, quiet).look_at == 0.0
+    obtain(image, quiet, refresh=True)
+    assert obtain(image, quiet).look_at is None
