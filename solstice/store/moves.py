@@ -35,6 +35,8 @@ from solstice.store.events import tell, tell_rejected
 from solstice.store.schema import attempts, events, jobs
 
 Result = dict[str, Any]
+# By name: no index finds what is not done.
+OPEN_PHASES = [phase.value for phase in Phase if phase is not Phase.DONE]
 
 # The values of an INSERT or UPDATE come with the execution; those of a WHERE have names that no column has.
 _of_job = bindparam("of_job")

@@ -90,6 +90,10 @@ class Dispatch:
         return self._boot_tests.running | ({probing} if probing is not None else set())
 
     @property
+    def forkserver(self) -> ForkServer:
+        return self._forkserver
+
+    @property
     def pending_limit(self) -> int:
         return self._settings.pending_limit
 
@@ -127,9 +131,15 @@ class Dispatch:
 
     # Jobs
 
+    def has(self, job_id: str) -> bool:
+        """Somebody here sees to it that this job ends."""
+        active = self.scheduler.active.get(job_id)
+        is_followed = active is not None and not active.is_lost
+        return is_followed or job_id in self.scheduler.pending or job_id in self.ending
+
     def add(self, job: Job) -> None:
         """A job was accepted: it waits for its turn, and older ones of its concurrency group may have to go for it."""
-        if job.id in self.scheduler.pending or job.id in self.scheduler.active:
+        if self.has(job.id):
             return  # the store had it already, and a reconcile pass was first
         looked_at = self._look_at(job)
         if looked_at is not None:
