@@ -6,11 +6,16 @@ for anybody, and memory does not depend on how far they are apart.  What is read
 
 from __future__ import annotations
 
+import contextlib
 import os
+import queue
 import threading
 import time
 
 from solstice.errors import Cause, InfraError
+
+_AHEAD = 3
+_LOOK = 0.1
 
 
 class Spoiled(InfraError):
@@ -65,6 +70,10 @@ class Intake:
     def touch(self) -> None:
         """Something has gone on.  Raises `Ended`."""
         self.moved = time.monotonic()
+        self.check()
+
+    def check(self) -> None:
+        """Raises `Ended` if it is over."""
         if self.over.is_set():
             raise Ended
 
@@ -80,6 +89,28 @@ class Intake:
             count = min(count, self.size - offset)
         self.touch()
         return os.pread(self._descriptor, count, offset) if count > 0 else b""
+
+
+class Relay:
+    """Hands pieces from one thread of a pull to another, which may be `_AHEAD` of them behind."""
+
+    def __init__(self, intake: Intake) -> None:
+        self._intake = intake
+        self._queue: queue.Queue[bytes] = queue.Queue(_AHEAD)
+
+    def put(self, piece: bytes) -> None:
+        """Hand over a piece; an empty one says that it was the last.  Raises `Ended`."""
+        while True:
+            with contextlib.suppress(queue.Full):
+                return self._queue.put(piece, timeout=_LOOK)
+            self._intake.check()
+
+    def get(self) -> bytes:
+        """The next piece, empty at the end.  Raises `Ended`."""
+        while True:
+            with contextlib.suppress(queue.Empty):
+                return self._queue.get(timeout=_LOOK)
+            self._intake.check()
 
 
 class Cursor:

@@ -3,7 +3,7 @@
     source ─ download ─► PART ─┬► digest
                                └► decompress ─► sparse ─► output
 
-Each arrow into and out of PART is a thread; the caller's own watches over them.  `obtain` calls it, holds the image's
+What stands at the arrows is a thread each; the caller's own watches over them.  `obtain` calls it, holds the image's
 lock and owns the output; publishing is not done here.
 """
 
@@ -23,7 +23,7 @@ from solstice.errors import Cause, InfraError
 from solstice.images import checksum, decompress, fetch, part
 from solstice.images.download import Changed, Download, Unchanged
 from solstice.images.fetch import CONNECT_TIMEOUT, READ_TIMEOUT
-from solstice.images.intake import Cursor, Ended, Intake, Spoiled
+from solstice.images.intake import Cursor, Ended, Intake, Relay, Spoiled
 from solstice.images.sparse import Sparse
 from solstice.model import Compression, Image
 
@@ -126,7 +126,12 @@ def _fetch(image: Image, path: Path, output: int, watch: Watch, known: Origin | 
 def _run(image: Image, intake: Intake, output: int, watch: Watch, download: Download | None) -> str:
     """One round: the digest, with the whole disk written.  Raises what the first of its threads to fail has raised."""
     found: list[str] = []
-    tasks = [lambda: found.append(_digest(image, intake)), lambda: _unpack(image, intake, output)]
+    relay = Relay(intake)
+    tasks = [
+        lambda: _write(image, intake, relay, output),
+        lambda: _unpack(image, intake, relay),
+        lambda: found.append(_digest(image, intake)),
+    ]
     if download:
         tasks.append(download.run)
     with _threads(intake, tasks, download):
@@ -170,7 +175,7 @@ def _threads(intake: Intake, tasks: list[Callable[[], None]], download: Download
         if download:
             download.abort()
         # The output is the caller's, who will close it.  The others may hang in the network, and touch nothing after.
-        threads[1].join()
+        threads[0].join()
         for thread in threads:
             thread.join(_LINGER)
 
@@ -188,13 +193,19 @@ def _digest(image: Image, intake: Intake) -> str:
     return f"sha256:{hashes['sha256'].hexdigest()}"
 
 
-def _unpack(image: Image, intake: Intake, output: int) -> None:
+def _unpack(image: Image, intake: Intake, relay: Relay) -> None:
     cursor = Cursor(intake)
     compression = image.decompress
     if compression is Compression.AUTO:
         compression = decompress.sniff(cursor.peek(decompress.HEAD))
-    disk = Sparse(output)
     for piece in decompress.pieces(cursor, compression, image.decoder_memory):
+        relay.put(piece)
+    relay.put(b"")
+
+
+def _write(image: Image, intake: Intake, relay: Relay, output: int) -> None:
+    disk = Sparse(output)
+    while piece := relay.get():
         intake.touch()
         if disk.size + len(piece) > image.max_size:
             why = f"the image is larger than {image.max_size} bytes when it is decompressed"
