@@ -141,7 +141,7 @@ class Shelf:
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Be the only one who changes anything here.  Raises `Busy` if somebody else is, `OSError`."""
-        self.directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+        files.make_passable(self.directory)  # QEMU's user must come to the file
         descriptor = os.open(self.directory / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
