@@ -111,16 +111,12 @@ class Download:
 
 
 def _continues(answer: Answer, start: int, record: Record) -> bool:
-    """Whether this is the rest of what the record speaks of.  Not all servers heed If-Range, so both are looked at."""
+    """Whether this is the rest of what the record speaks of.  Not all servers heed If-Range, so all is looked at."""
     place = _RANGE.fullmatch(answer.headers.get("Content-Range", ""))
-    same = answer.headers.get("ETag", record.etag) == record.etag
-    return (
-        answer.status == 206
-        and place is not None
-        and (int(place[1]), int(place[2])) == (start, record.length)
-        and same
-        and answer.headers.get("Last-Modified", record.modified) == record.modified
-    )
+    if answer.status != 206 or place is None or (int(place[1]), int(place[2])) != (start, record.length):
+        return False
+    states = ((record.etag, "ETag"), (record.modified, "Last-Modified"))
+    return all(not state or answer.headers.get(name, state) == state for state, name in states)
 
 
 def _given_up(error: Broken, failures: int) -> InfraError:

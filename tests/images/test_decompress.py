@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 import zstandard
@@ -148,7 +149,7 @@ def test_a_source_that_is_compressed_otherwise_is_told_so(compression: Compressi
 def test_a_dense_stream_takes_little_memory(compression: Compression) -> None:
     """128 MiB of zeros in very few bytes; unpacked in one go they would be in memory at once."""
     zeros, times = bytes(1 << 24), 8
-    packers = {
+    packers: dict[Compression, Callable[[], Any]] = {
         Compression.ZSTD: zstandard.ZstdCompressor().compressobj,
         Compression.GZIP: lambda: zlib.compressobj(wbits=31),
         Compression.XZ: lambda: lzma.LZMACompressor(preset=0),

@@ -21,7 +21,7 @@ from tests.real.certificates import Authority
 from tests.real.waiting import until
 
 USER = "solstice"
-PASSWORD = "a b:c"
+PASSWORD = "a b@c"  # noqa: S105 - of this server alone
 RATE = 256 << 10
 
 _SECONDS = 20.0
@@ -102,7 +102,7 @@ class Nginx:
                 cert=made.cert,
                 key=made.key,
                 rate=RATE,
-            )  # fmt: skip
+            )
         )
 
     def start(self) -> None:
