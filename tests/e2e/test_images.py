@@ -1,4 +1,4 @@
-"""Versions of an image under a running service: tested by a boot, told in results, kept while a machine stands on one."""
+"""Versions of an image under a running service: tested by a boot, told in results, kept while a VM stands on one."""
 
 from __future__ import annotations
 

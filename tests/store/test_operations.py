@@ -14,6 +14,8 @@ from solstice.protocol.store import MAX_REQUEST, Refused, parse
 from tests.store.conftest import Ask
 from tests.store.process import accept, finish, new_job, release, start
 
+DIGEST = "sha256:" + "0f" * 32
+
 
 def result(ask: Ask, message: Message) -> Any:
     reply = ask(message)
@@ -78,6 +80,9 @@ def test_whole_life_of_a_job_is_kept_and_told(ask: Ask) -> None:
     assert accepted["routing_key"] == "job.accepted.ubuntu-22.04"
     assert running["routing_key"] == "job.running.ubuntu-22.04"
     assert succeeded["routing_key"] == "job.succeeded.ubuntu-22.04"
+    assert json.loads(running["body"])["image_digest"] == DIGEST
+    assert json.loads(accepted["body"])["image_digest"] is None
+    assert attempt["image_digest"] == DIGEST
     assert json.loads(succeeded["body"]) == {
         "schema_version": "jobevent.v1",
         "event_id": succeeded["message_id"],
@@ -85,7 +90,7 @@ def test_whole_life_of_a_job_is_kept_and_told(ask: Ask) -> None:
         "state": "succeeded",
         "label": "ubuntu-22.04",
         "image": "ubuntu-22.04-image",
-        "image_digest": None,
+        "image_digest": DIGEST,
         "attempt": 1,
         "cause": None,
         "cause_text": None,
@@ -106,7 +111,7 @@ def test_whole_life_of_a_job_is_kept_and_told(ask: Ask) -> None:
 def test_failure_is_told_with_its_sentence_and_remedy(ask: Ask) -> None:
     job = new_job()
     result(ask, accept(job))
-    result(ask, start(job))
+    result(ask, {**start(job), "image_digest": DIGEST})
     result(ask, finish(job, "errored", cause="infra.worker_crashed"))
     told = events(ask)[-1]
     assert told["cause"] == "infra.worker_crashed"
