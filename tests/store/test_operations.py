@@ -55,7 +55,7 @@ def test_a_question_whose_answer_was_lost_with_the_store_is_answered_as_it_was_t
 def test_whole_life_of_a_job_is_kept_and_told(ask: Ask) -> None:
     job = new_job()
     result(ask, accept(job, at=1.0))
-    result(ask, start(job, at=2.0))
+    result(ask, {**start(job, at=2.0), "image_digest": DIGEST})
     for at, name in enumerate(("booting", "running", "collecting", "cleaning"), start=3):
         assert result(ask, phase(job, name, at=at)) == {"repeated": False}
     assert result(ask, finish(job, at=9.0)) == {"repeated": False}
@@ -111,7 +111,7 @@ def test_whole_life_of_a_job_is_kept_and_told(ask: Ask) -> None:
 def test_failure_is_told_with_its_sentence_and_remedy(ask: Ask) -> None:
     job = new_job()
     result(ask, accept(job))
-    result(ask, {**start(job), "image_digest": DIGEST})
+    result(ask, start(job))
     result(ask, finish(job, "errored", cause="infra.worker_crashed"))
     told = events(ask)[-1]
     assert told["cause"] == "infra.worker_crashed"
