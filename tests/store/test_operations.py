@@ -15,6 +15,7 @@ from tests.store.conftest import Ask
 from tests.store.process import accept, finish, new_job, release, start
 
 DIGEST = "sha256:" + "0f" * 32
+TIMINGS = {"preparing": 2.0, "booting": 3.0, "running": 4.0, "collecting": 5.0, "cleaning": 6.0, "done": 10.0}
 
 
 def result(ask: Ask, message: Message) -> Any:
@@ -76,21 +77,13 @@ def test_whole_life_of_a_job_is_kept_and_told(ask: Ask) -> None:
     assert (kept["job"]["state"], kept["job"]["counted"], kept["job"]["exit_code"]) == ("succeeded", 1, 0)
     assert (kept["job"]["accepted_at"], kept["job"]["started_at"], kept["job"]["ended_at"]) == (1.0, 2.0, 9.0)
     (attempt,) = kept["attempts"]
-    assert attempt["timings"] == {
-        "preparing": 2.0,
-        "booting": 3.0,
-        "running": 4.0,
-        "collecting": 5.0,
-        "cleaning": 6.0,
-        "done": 10.0,
-    }
+    assert attempt["timings"] == TIMINGS
     assert (attempt["outcome"], attempt["ended_at"]) == ("succeeded", 10.0)
 
-    told = result(ask, {"op": "outbox", "limit": 10})["events"]
-    assert [event["routing_key"].split(".", 2)[1:] for event in told] == [
-        [state, "ubuntu-22.04"] for state in ("accepted", "running", "succeeded")
-    ]
-    succeeded = told[-1]
+    accepted, running, succeeded = result(ask, {"op": "outbox", "limit": 10})["events"]
+    assert accepted["routing_key"] == "job.accepted.ubuntu-22.04"
+    assert running["routing_key"] == "job.running.ubuntu-22.04"
+    assert succeeded["routing_key"] == "job.succeeded.ubuntu-22.04"
     assert json.loads(succeeded["body"]) == {
         "schema_version": "jobevent.v1",
         "event_id": succeeded["message_id"],
