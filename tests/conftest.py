@@ -22,6 +22,7 @@ import pytest
 from tests.real import guests, leftovers
 from tests.real.broker import Broker
 from tests.real.libvirtd import Libvirtd
+from tests.real.nginx import Nginx
 from tests.real.postgresql import Postgresql
 from tests.real.root import Root
 
@@ -103,6 +104,17 @@ def broker() -> Iterator[Broker]:
     server.start()
     yield server
     server.close()
+
+
+@pytest.fixture(scope="session")
+def nginx() -> Iterator[Nginx]:
+    """An nginx of this run alone."""
+    server = Nginx()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.close()
 
 
 @pytest.fixture(scope="session")

@@ -6,27 +6,22 @@ an image and the default label to one too, so nobody downstream has to ask.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
-from urllib.parse import urlsplit
+from typing import Any
 
-from solstice.config import positions
-from solstice.config.parsers import LABEL, MAX_PER_LABEL, UNITS, Bad, amount
+from solstice.config import imagekeys, positions
+from solstice.config.parsers import LABEL, MAX_PER_LABEL, UNITS, amount
 from solstice.config.section import Section
 from solstice.config.settings import SETTINGS, Setting
 from solstice.errors import Cause, RequestError
-from solstice.model import Compression, Image, Resources, SeedBus
+from solstice.model import Image, Resources
 from solstice.protocol.places import clip, nearest
-
-T = TypeVar("T")
 
 _memory = amount(16, 16 << 20, "2GiB")
 _disk = amount(1 << 10, 1 << 30, "20GiB", unit="GiB")
 _LIMITS = {setting.name: setting for setting in SETTINGS if setting.limit}
-_SCHEMES = ("https", "http", "file")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,17 +98,9 @@ def _sizes(top: Section) -> dict[str, Resources]:
 
 def _resources(section: Section) -> Resources:
     section.only("cpus", "memory", "disk")
-    disk = _parsed(section, "disk", section.text("disk", "20GiB"), _disk) // UNITS["GiB"] if "disk" in section else 0
-    memory = _parsed(section, "memory", section.text("memory", "2GiB"), _memory)
+    disk = section.parsed("disk", section.text("disk", "20GiB"), _disk) // UNITS["GiB"] if "disk" in section else 0
+    memory = section.parsed("memory", section.text("memory", "2GiB"), _memory)
     return Resources(section.integer("cpus", 1, 1024), memory, disk)
-
-
-def _parsed(section: Section, key: str, text: str, parse: Callable[[str], T]) -> T:
-    """What a setting's parser makes of the text at `key`."""
-    try:
-        return parse(text)
-    except Bad as bad:
-        raise section.error(key, bad.why, bad.remedy) from None
 
 
 def _limits(top: Section) -> dict[str, Any]:
@@ -129,7 +116,7 @@ def _limit(section: Section, setting: Setting) -> Any:
     if setting.name == "capacity_map":
         pairs = section.section(setting.name)
         return {label: pairs.integer(label, 1, MAX_PER_LABEL) for label in _named(pairs)}
-    return _parsed(section, setting.name, section.scalar(setting.name, setting.default), setting.parse)
+    return section.parsed(setting.name, section.scalar(setting.name, setting.default), setting.parse)
 
 
 def _images(top: Section, sizes: Mapping[str, Resources]) -> dict[str, Image]:
@@ -148,37 +135,8 @@ def _images(top: Section, sizes: Mapping[str, Resources]) -> dict[str, Image]:
 
 
 def _image(section: Section, name: str, sizes: Mapping[str, Resources]) -> Image:
-    section.only("source", "local_path", "decompress", "nocloud", "seed_bus", "resources", "size")
-    return Image(
-        name=name,
-        source=_source(section),
-        local_path=_beside(section, section.text("local_path", f"/var/lib/solstice/images/{name}.img")),
-        decompress=section.choice("decompress", Compression.NONE),
-        nocloud=section.boolean("nocloud", True),
-        seed_bus=section.choice("seed_bus", SeedBus.VIRTIO),
-        resources=_defaults(section, sizes),
-    )
-
-
-def _source(section: Section) -> str:
-    """An URL as it is; a plain path made absolute."""
-    text = section.text("source", "https://images.example/disk.qcow2")
-    if "://" not in text:
-        return str(_beside(section, text))
-    remedy = f"write a path, or an URL with one of {', '.join(_SCHEMES)}"
-    try:
-        url = urlsplit(text)
-        reachable = url.scheme == "file" or (bool(url.hostname) and url.port != 0)
-    except ValueError:
-        reachable = False
-    if not reachable or url.scheme not in _SCHEMES or not url.path.strip("/") or " " in text:
-        raise section.error("source", "is not an URL that an image can come from", remedy)
-    return text
-
-
-def _beside(section: Section, text: str) -> Path:
-    """A path of the map, relative to the folder that the map is in."""
-    return Path(os.path.normpath(section.document.path.absolute().parent / text))
+    section.only(*imagekeys.KEYS, "resources", "size")
+    return replace(imagekeys.image(section, name), resources=_defaults(section, sizes))
 
 
 def _defaults(section: Section, sizes: Mapping[str, Resources]) -> Resources:

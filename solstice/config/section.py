@@ -5,16 +5,18 @@ Called by imagemap.  A `Section` knows its place in the file, so every refusal n
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, TypeVar
 
+from solstice.config.parsers import Bad
 from solstice.config.positions import Document
 from solstice.errors import ConfigError
 from solstice.protocol.places import Place, clip, nearest
 
 E = TypeVar("E", bound=StrEnum)
+T = TypeVar("T")
 
 _KINDS = {
     dict: "a mapping",
@@ -104,6 +106,13 @@ class Section:
         if value not in choices:
             raise self.error(key, f"{clip(value)} is not known", remedy)
         return type(default)(value)
+
+    def parsed(self, key: str, text: str, parse: Callable[[str], T]) -> T:
+        """What a parser of `parsers` makes of the text at `key`."""
+        try:
+            return parse(text)
+        except Bad as bad:
+            raise self.error(key, bad.why, bad.remedy) from None
 
     def error(self, key: str, why: str, remedy: str) -> ConfigError:
         return self.document.error((*self.place, key), why, remedy)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 from pathlib import Path
@@ -49,3 +50,18 @@ def sync(directory: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def pin(path: Path) -> int:
+    """Keep others from removing the file: a descriptor with a shared lock, which is held until it is closed.
+
+    Raises `FileNotFoundError` if it is gone, or goes while we wait for whoever is about to remove it.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        path.stat()
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor

@@ -38,13 +38,19 @@ class Finished:
     stdout: bytes
 
 
-def run(argv: Sequence[str | os.PathLike[str]], *, timeout: float, cause: Cause = Cause.HYPERVISOR) -> Finished:
-    """Run one program to its end; at most `timeout` seconds.
+def run(
+    argv: Sequence[str | os.PathLike[str]],
+    *,
+    timeout: float,
+    cause: Cause = Cause.HYPERVISOR,
+    memory: int | None = None,
+) -> Finished:
+    """Run one program to its end; at most `timeout` seconds, and with `memory` bytes of address space at most.
 
     Raises `InfraError(cause)` if it cannot start or ends with another status than 0, `DeadlineExpired` if it is
     killed for its time.  The message has the command line in a form that can be pasted into a shell.
     """
-    words = [os.fspath(word) for word in argv]
+    words = [*_limited(memory), *(os.fspath(word) for word in argv)]
     printable = shlex.join(words)
     try:
         done = subprocess.run(
@@ -58,6 +64,14 @@ def run(argv: Sequence[str | os.PathLike[str]], *, timeout: float, cause: Cause 
         said = done.stderr[-_TAIL:].decode(errors="replace").strip()
         raise InfraError(cause, f"{_ending(done.returncode)}: {printable}: {said}")
     return Finished(done.stdout)
+
+
+def _limited(memory: int | None) -> list[str]:
+    """util-linux's prlimit, because a limit that is set between fork and exec needs Python code there, which may hang.
+
+    illumos has no such program: there a limit is the service manager's.
+    """
+    return [] if memory is None or sys.platform != "linux" else ["prlimit", f"--as={memory}", "--"]
 
 
 def _ending(status: int) -> str:

@@ -69,6 +69,17 @@ _SUPERVISOR = (
     "reconcile.after",
 )
 _STORE = ("commit.before", "commit.after", "reply.after")
+_IMAGES = (
+    "pull.before",
+    "pull.after",
+    "convert.after",
+    "settle.after",
+    "record.after",
+    "rename.after",
+    "drop.before",
+    "link.before",
+    "link.after",
+)
 _FORK_SERVER = ("fork.before", "fork.after", "fork.answered")
 # A report is not in the journal yet; in it, but not said; said.  A step is not begun; done.
 POINTS = frozenset(
@@ -76,6 +87,7 @@ POINTS = frozenset(
     + [f"{step}.{moment}" for step in _STEPS for moment in ("before", "after")]
     + [f"supervisor.{point}" for point in _SUPERVISOR]
     + [f"store.{point}" for point in _STORE]
+    + [f"images.{point}" for point in _IMAGES]
     + [f"forkserver.{point}" for point in _FORK_SERVER]
 )
 

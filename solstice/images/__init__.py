@@ -1,5 +1,7 @@
-"""Base images: downloaded, decompressed, checked and published, by one child process for the host.  Layer 4.
+"""Base images: pulled, checked, kept as versions and kept up to date, by one child process for the host.  Layer 4.
 
-`messages` is what the supervisor and the child tell each other; `child` the child's loop; `obtain` how one image comes
-to its place, with `fetch`, `decompress`, `publish`, `header` and `inspect` for the stretches of that way.
+`messages` is what the supervisor and the child tell each other; `child` the child's loop.  `obtain` is how one image
+comes to be ready: `pipeline` brings the bytes of its disk, `publish` makes a version of them after `header` and
+`inspect` have looked at it, and `versions` knows which one is used.  `content`, `usage` and `prune` look after those
+that are there.
 """

@@ -7,6 +7,7 @@ docs/interop/qcow2.txt), and only then given to qemu-img (`inspect`).
 
 from __future__ import annotations
 
+import os
 import struct
 from dataclasses import dataclass
 
@@ -14,17 +15,20 @@ from solstice.errors import Cause, InfraError
 from solstice.model import DiskFormat
 
 HEAD = 512  # bytes of a file that `check` wants to see
+BACKING_HEAD = 64 << 10  # bytes of an overlay that `backing_of` wants to see: its first cluster
 
 # magic, version, backing file offset and size, cluster bits, virtual size, encryption method
 _QCOW2 = struct.Struct(">4sIQIIQI")
 _INCOMPATIBLE = struct.Struct(">Q")
 _INCOMPATIBLE_AT = 72
 _EXTERNAL_DATA_FILE = 1 << 2
+_QCOW2_MAGIC = b"QFI\xfb"
 
 _FOREIGN = {
     b"\x28\xb5\x2f\xfd": ("it is compressed with zstd", "set `decompress: zstd` in the image map"),
-    b"\x1f\x8b": ("it is compressed with gzip", "decompress it and put it at `local_path`"),
-    b"\xfd7zXZ\0": ("it is compressed with xz", "decompress it and put it at `local_path`"),
+    b"\x1f\x8b": ("it is compressed with gzip", "set `decompress: gzip` in the image map"),
+    b"\xfd7zXZ\0": ("it is compressed with xz", "set `decompress: xz` in the image map"),
+    b"BZh": ("it is compressed with bzip2", "set `decompress: bzip2` in the image map"),
     b"KDMV": ("it is a VMDK image", "convert it with qemu-img to qcow2 or raw"),
     b"vhdxfile": ("it is a VHDX image", "convert it with qemu-img to qcow2 or raw"),
     b"<!DOCTYPE": ("it is a web page", "give `source` the address of the image itself"),
@@ -40,17 +44,35 @@ class ImageFacts:
     virtual_size: int
 
 
-def check(head: bytes, size: int) -> ImageFacts:
+def check(head: bytes, size: int, expected: DiskFormat | None = None) -> ImageFacts:
     """What the image with these first `HEAD` bytes, of `size` bytes in all, claims to be.
 
-    Raises `InfraError` (infra.image) for one that is not to be used.
+    Raises `InfraError` (infra.image) for one that is not to be used, or is not of the format that is `expected`.
     """
+    facts = _claimed(head, size)
+    if expected is not None and facts.format is not expected:
+        # A raw disk on which somebody wrote a qcow2 header is the dangerous one: probed, it could name any file.
+        is_qcow2 = facts.format is DiskFormat.QCOW2
+        why = "it begins with a qcow2 header" if is_qcow2 else "it has no qcow2 header"
+        raise _refused(f"{why} where a {expected} disk is expected", "see what the source really sends")
+    return facts
+
+
+def backing_of(head: bytes) -> str | None:
+    """The backing file that a qcow2 names in its first `BACKING_HEAD` bytes; None if it names none, or is no qcow2."""
+    if not head.startswith(_QCOW2_MAGIC) or len(head) < _QCOW2.size:
+        return None
+    at, length = _QCOW2.unpack_from(head)[2:4]
+    return os.fsdecode(head[at : at + length]) if at and length else None
+
+
+def _claimed(head: bytes, size: int) -> ImageFacts:
     if size == 0:
         raise _refused("it is empty")
     for magic, (why, remedy) in _FOREIGN.items():
         if head.startswith(magic):
             raise _refused(why, remedy)
-    if head.startswith(b"QFI\xfb"):
+    if head.startswith(_QCOW2_MAGIC):
         return _check_qcow2(head)
     return ImageFacts(DiskFormat.RAW, size)
 

@@ -1,6 +1,6 @@
 """What the supervisor and the images child tell each other: values here, one JSON object each on the stream.
 
-Orders go to the child: first one `Configure`, later any number of `Retry`.  Reports come back.  Pure.
+Orders go to the child: first one `Configure`, later any number of the others.  Reports come back.  Pure.
 """
 
 from __future__ import annotations
@@ -31,6 +31,23 @@ class Retry:
 
 
 @dataclass(frozen=True, slots=True)
+class Wanted:
+    """A job waits for this image: it goes before the others, and its back-off is cut to the shortest."""
+
+    image: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tested:
+    """The boot test of the candidate at `path` is over; `why` says why it did not boot."""
+
+    image: str
+    path: Path
+    ok: bool
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Progress:
     """A download is under way: `bytes` have come, which is `percent` of the whole where the source tells its size."""
 
@@ -41,7 +58,21 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """The image stands at `path` and was checked; `virtual_size` is the disk's, in bytes."""
+    """The image stands at `path` and was checked; `virtual_size` is the disk's, in bytes.
+
+    `path` is that of the version, which stays while a VM stands on it; `digest` is what its results bear.
+    """
+
+    image: str
+    path: Path
+    format: DiskFormat
+    virtual_size: int
+    digest: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A new version that is to be used once it has booted: `Tested` is the answer that the child waits for."""
 
     image: str
     path: Path
@@ -61,17 +92,34 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
+class NotRefreshed:
+    """There may be a newer version, and it cannot be had; what is ready stays so.  The next try is in `retry_in`."""
+
+    image: str
+    why: str
+    remedy: str
+    retry_in: float
+
+
+@dataclass(frozen=True, slots=True)
 class Idle:
     """Nothing more is to do now."""
 
 
 T = TypeVar("T")
 
-Order = Configure | Retry
-Report = Progress | Ready | Failed | Idle
+Order = Configure | Retry | Wanted | Tested
+Report = Progress | Ready | Candidate | Failed | NotRefreshed | Idle
 
-_ORDERS: Mapping[str, type[Order]] = {"configure": Configure, "retry": Retry}
-_REPORTS: Mapping[str, type[Report]] = {"progress": Progress, "ready": Ready, "failed": Failed, "idle": Idle}
+_ORDERS: Mapping[str, type[Order]] = {"configure": Configure, "retry": Retry, "wanted": Wanted, "tested": Tested}
+_REPORTS: Mapping[str, type[Report]] = {
+    "progress": Progress,
+    "ready": Ready,
+    "candidate": Candidate,
+    "failed": Failed,
+    "not_refreshed": NotRefreshed,
+    "idle": Idle,
+}
 _NAMES = {kind: name for kinds in (_ORDERS, _REPORTS) for name, kind in kinds.items()}
 
 

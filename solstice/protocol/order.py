@@ -7,6 +7,7 @@ An order is all that the worker knows: it reads no configuration and no environm
     list     reach the hypervisor at all, and name what this owner has there
     forget   remove the logs of jobs that ended long ago
     probe    find out whether hardware acceleration runs a real kernel on this host
+    boot     find out whether an image boots to its runner's hello
 """
 
 from __future__ import annotations
@@ -88,6 +89,15 @@ class Probe:
 
 
 @dataclass(frozen=True, slots=True)
+class BootTest:
+    """Boot `vm` once; it fails if its runner has not said hello within `timeout` seconds."""
+
+    hypervisor: Hypervisor
+    vm: VmSpec
+    timeout: float
+
+
+@dataclass(frozen=True, slots=True)
 class Forget:
     """`jobs` is the directory under which the records of the jobs `ids` lie."""
 
@@ -95,8 +105,16 @@ class Forget:
     ids: tuple[str, ...]
 
 
-Order = Run | Clean | List | Probe | Forget
-_KINDS: dict[str, type[Order]] = {"run": Run, "clean": Clean, "list": List, "probe": Probe, "forget": Forget}
+Errand = Clean | List | Probe | BootTest | Forget
+Order = Run | Errand
+_KINDS: dict[str, type[Order]] = {
+    "run": Run,
+    "clean": Clean,
+    "list": List,
+    "probe": Probe,
+    "boot": BootTest,
+    "forget": Forget,
+}
 
 
 @dataclass(frozen=True, slots=True)

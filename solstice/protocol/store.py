@@ -103,13 +103,14 @@ class Accept:
 @dataclass(frozen=True, slots=True)
 class Start:
     """accepted → running: an attempt begins in `preparing`.  Attempts count from 1, and a number never comes back.
-    → `{"repeated": bool}`"""
+    `image_digest` is that of the base image it stands on, where it stands on one.  → `{"repeated": bool}`"""
 
     job: str
     attempt: int
     backend: str
     host: str
     at: float
+    image_digest: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

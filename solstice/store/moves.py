@@ -92,6 +92,7 @@ def start(db: Connection, asked: Start) -> Result:
         "phase": Phase.PREPARING.value,
         "backend": asked.backend,
         "host": asked.host,
+        "image_digest": asked.image_digest,
         "started_at": asked.at,
         "timings": json.dumps({Phase.PREPARING: asked.at}),
     }

@@ -84,6 +84,8 @@ attempts = Table(
     # the worker that has it: together they are one process of that host
     Column("pid", Integer),
     Column("worker_started", Float),
+    # of the base image that its VM stands on, as the image map's source sent it
+    Column("image_digest", String),
 )
 
 # What workers reported, as they numbered it; kept for people, and the source of nothing.

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from solstice.errors import Cause, InternalError
 from solstice.host.places import Places
-from solstice.images.messages import Ready
+from solstice.images.messages import Candidate, Ready
 from solstice.model import AttemptId, Backend, DomainType, Image, VmSpec
 from solstice.protocol import order, reports
 from solstice.protocol.codec import from_plain, to_plain
@@ -45,7 +45,7 @@ class Acceleration:
         is_open = wanted.backend is Backend.LIBVIRT and wanted.domain_type is DomainType.AUTO
         self.hypervisor: order.Hypervisor | None = None if is_open else wanted
 
-    async def find_out(self, forkserver: ForkServer, image: Image, ready: Ready) -> None:
+    async def find_out(self, forkserver: ForkServer, image: Image, ready: Ready | Candidate) -> None:
         """Probe with this image, unless the answer is known or under way."""
         if self.hypervisor is not None or self._begun:
             return

@@ -50,11 +50,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What the scheduler decided for one attempt."""
+    """What the scheduler decided for one attempt; `image_digest` is that of `vm.base`, "" if there is none."""
 
     vm: VmSpec
     hypervisor: order.Hypervisor
     limits: order.Limits
+    image_digest: str = ""
 
 
 class Attempts:
@@ -96,7 +97,8 @@ class Attempts:
         """Let a worker do it all; how it ended, "" if it left nothing behind."""
         backend = plan.hypervisor.backend.value
         racepoints.reach("supervisor.start.before")
-        await self._store.change("start", **_key(active), backend=backend, host=self._host, at=clock.wall())
+        chosen = {"backend": backend, "host": self._host, "image_digest": plan.image_digest or None}
+        await self._store.change("start", **_key(active), **chosen, at=clock.wall())
         racepoints.reach("supervisor.start.stored")
         self._on_change()
         log.info("attempt started", extra=_context(active))

@@ -270,5 +270,5 @@ async def errand(forkserver: ForkServer, what: order.Order, timeout: float) -> r
     finally:
         if not done:
             worker.kill()
-    await worker.end()
+        await worker.end()  # also if we are cancelled: its stream is ours to close
     return answer if done else None

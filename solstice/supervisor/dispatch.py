@@ -16,13 +16,15 @@ from typing import Any
 
 from solstice.config.configuration import Configuration
 from solstice.errors import InternalError, RequestError
-from solstice.host import machine
+from solstice.host import clock, machine
 from solstice.host.places import Places
-from solstice.model import Backend, DiskFormat, Outcome, VmSpec
+from solstice.images.messages import Candidate, Ready
+from solstice.model import AttemptId, Backend, DiskFormat, Image, Outcome, VmSpec
 from solstice.protocol import order
 from solstice.supervisor import endings, pauses, tasks
 from solstice.supervisor.acceleration import Acceleration
 from solstice.supervisor.attempt import Attempts, Plan
+from solstice.supervisor.boottest import BootTests
 from solstice.supervisor.catalogue import catalogue
 from solstice.supervisor.forkclient import ForkServer
 from solstice.supervisor.images import Images
@@ -56,6 +58,8 @@ class Dispatch:
         self._forkserver = forkserver
         self._on_change = on_change
         self._tasks: set[asyncio.Task[None]] = set()
+        self._tests: set[asyncio.Task[None]] = set()
+        """Of new versions: no drain and no stop waits for them."""
         self.owner = places.owner()
         self.backend = backend
         self.ending: set[str] = set()
@@ -72,9 +76,18 @@ class Dispatch:
         )
         self.scheduler.requeue = self._try_again
         pauses.restore(self.scheduler.labels, places.paused)
-        self.images = Images(self._image_changed)
+        self.images = Images(self._image_changed, self._image_came)
         cache = self._settings.run_dir / "probe.json"
         self.acceleration = Acceleration(self.hypervisor, cache, places, self.owner, self.scheduler.pump)
+        self._boot_tests = BootTests(
+            self.owner, places, self.scheduler, forkserver, lambda: self.acceleration.hypervisor
+        )
+
+    @property
+    def errands(self) -> set[AttemptId]:
+        """The VMs that are under way and belong to no job."""
+        probing = self.acceleration.probing
+        return self._boot_tests.running | ({probing} if probing is not None else set())
 
     @property
     def forkserver(self) -> ForkServer:
@@ -104,6 +117,10 @@ class Dispatch:
         return [job for job in self.scheduler.pending.values() if not labels.is_paused(job.image.name)]
 
     async def close(self) -> None:
+        for test in self._tests:
+            test.cancel()
+        if self._tests:
+            await asyncio.wait(self._tests)
         if self._tasks:  # the end of a job that was cancelled should be stored
             await asyncio.wait(self._tasks, timeout=END_TIMEOUT)
         for task in self._tasks:
@@ -128,14 +145,19 @@ class Dispatch:
         if looked_at is not None:
             if job.group is not None:
                 self._supersede(looked_at)
-            self.scheduler.add(looked_at)
+            self._wait_for(looked_at)
 
     def _try_again(self, job: Job) -> None:
         newer = self._newer_of_group(job)
         if newer is not None:
             self._begin_end(job, _superseded(newer))
         elif (looked_at := self._look_at(job)) is not None:
-            self.scheduler.add(looked_at)
+            self._wait_for(looked_at)
+
+    def _wait_for(self, job: Job) -> None:
+        """Let a job wait for its turn, and its image not for its own."""
+        self.images.want(job.image.name)
+        self.scheduler.add(job)
 
     def _newer_of_group(self, job: Job) -> Job | None:
         """A job that came after this one into its concurrency group."""
@@ -218,7 +240,9 @@ class Dispatch:
             raise InternalError("a job was started before it is known how guests run")
         settings = self._settings
         limits = order.Limits(settings.boot_timeout, settings.job_timeout, settings.vm_shutdown_timeout)
-        await self.attempts.run(active, Plan(self._vm(active), hypervisor, limits))
+        ready = self.images.ready.get(active.job.image.name)
+        digest = ready.digest if ready is not None else ""
+        await self.attempts.run(active, Plan(self._vm(active), hypervisor, limits, digest))
         self._tell(active)
 
     async def _adopted(self, active: Active, last: int) -> None:
@@ -252,7 +276,9 @@ class Dispatch:
         if name in self.images.ready:
             image = self.catalogue.image_map.images.get(name)
             if image is not None:
-                self._spawn(self.acceleration.find_out(self._forkserver, image, self.images.ready[name]))
+                ready = self.images.ready[name]
+                self._spawn(self.acceleration.find_out(self._forkserver, image, ready))
+                self._spawn(self._keep(ready))
             self.scheduler.pump()
         elif not self.wait_for_images:
             failed = self.images.failed[name]
@@ -260,6 +286,31 @@ class Dispatch:
             for job in list(self.scheduler.pending.values()):
                 if job.image.name == name:
                     self._end_pending(job.id, outcome)
+
+    async def _keep(self, ready: Ready) -> None:
+        await self._store.change(
+            "image",
+            name=ready.image,
+            format=ready.format.value,
+            path=str(ready.path),
+            digest=ready.digest,
+            at=clock.wall(),
+        )
+
+    def _image_came(self, candidate: Candidate) -> None:
+        """A new version is there, which is to boot before it is used."""
+        image = self.catalogue.image_map.images.get(candidate.image)
+        if image is not None:
+            # it may be the first image of this host, and then nothing else can tell
+            self._spawn(self.acceleration.find_out(self._forkserver, image, candidate))
+            test = tasks.start(self._test(image, candidate), "boot test")
+            self._tests.add(test)
+            test.add_done_callback(self._tests.discard)
+
+    async def _test(self, image: Image, candidate: Candidate) -> None:
+        verdict = await self._boot_tests.test(image, candidate, self._settings.boot_timeout)
+        if verdict is not None:
+            self.images.tested(candidate, verdict.ok, verdict.why)
 
     def _end_pending(self, job_id: str, outcome: Outcome) -> None:
         """End a job that waits: from now on it cannot start, and soon the store knows it."""

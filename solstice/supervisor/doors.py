@@ -69,6 +69,7 @@ class Doors:
             "pause": self.steering.pause,
             "resume": self.steering.resume,
             "drain": self.steering.drain,
+            "images": self.steering.images,
         }
         self._control = Control(places.control, commands)
 

@@ -168,7 +168,7 @@ class Reconcile:
 
     def _is_followed(self, id: AttemptId) -> bool:
         followed = [active.id for active in self._dispatch.scheduler.active.values()]
-        return id in followed or id == self._dispatch.acceleration.probing
+        return id in followed or id in self._dispatch.errands
 
     async def _remove(self, id: AttemptId, several: asyncio.Semaphore) -> None:
         what = order.Clean(self._dispatch.hypervisor, id, self._places.vm(id))

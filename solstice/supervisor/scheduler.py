@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Container, Coroutine
 
 from solstice.model import AttemptId
-from solstice.supervisor.capacity import Limits, Obstacle, Resource, Usage
+from solstice.supervisor.capacity import Claim, Limits, Obstacle, Resource, Usage
 from solstice.supervisor.jobs import Active, Job
 from solstice.supervisor.labels import Labels
 from solstice.supervisor.turns import Turns, consider
@@ -55,6 +55,8 @@ class Scheduler:
         self.turns = Turns()
         self.pending: dict[str, Job] = {}
         self.active: dict[str, Active] = {}
+        self.errands: dict[AttemptId, Claim] = {}
+        """VMs that belong to no job, there or wanted: no job takes their room."""
         self.requeue: Callable[[Job], None] = self.add
         """Takes a job that is to be tried again."""
 
@@ -76,9 +78,16 @@ class Scheduler:
             self._next_is_now = True
             self._next = asyncio.get_running_loop().call_soon(self._pass)
 
-    def usage(self) -> Usage:
-        """What is taken now."""
+    def is_short_for(self, errand: AttemptId) -> bool:
+        """Whether there is no room yet for a VM of `errands`, beside all others."""
+        return self.usage(but=errand).obstacle(self.errands[errand]) is not None
+
+    def usage(self, but: AttemptId | None = None) -> Usage:
+        """What is taken now, one errand apart."""
         usage = Usage(self.limits, self._free_disk())
+        for id, claim in self.errands.items():
+            if id != but:
+                usage.add(claim, booting=True)
         for active in self.active.values():
             usage.add(active.job.claim, booting=active.is_booting)
         return usage

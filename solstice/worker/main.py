@@ -92,7 +92,7 @@ def _carry_out(what: order.Order, channel: Channel) -> None:
             voice.send(reports.Failed(error.cause, error.why, error.remedy))
 
 
-def _run_errand(what: order.Clean | order.List | order.Probe | order.Forget, reporter: Reporter) -> None:
+def _run_errand(what: order.Errand, reporter: Reporter) -> None:
     match what:
         case order.Clean():
             cleanup.clean(what)
@@ -102,6 +102,8 @@ def _run_errand(what: order.Clean | order.List | order.Probe | order.Forget, rep
             reporter.send(reports.Found(names=forget.forget(what)))
         case order.Probe():
             reporter.send(reports.Found(probe=probe.probe(what)))
+        case order.BootTest():
+            probe.boot_test(what)
 
 
 def _identity(id: AttemptId) -> reports.Identity:

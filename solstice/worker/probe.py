@@ -3,20 +3,24 @@
 `/dev/kvm` can exist, and even create a VM, on a host where no Linux guest ever gets going (nested and container
 hosts); firmware and boot loader still print there.  So the probe boots a real image to the first words of its kernel,
 or to its runner's hello, under a deadline.  The answer holds for one boot of the host and one version of QEMU.
+
+The boot test of a new image is the same errand with another question: does its runner say hello?
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
 from setproctitle import setproctitle
 
+from solstice.errors import Cause, InfraError
 from solstice.host import files
 from solstice.hypervisors import router
 from solstice.hypervisors.base import Hypervisor
-from solstice.model import DomainType
+from solstice.model import DomainType, VmSpec
 from solstice.protocol import order
 from solstice.protocol.order import ProbeResult
 from solstice.protocol.session import Begin, Event, decode_for_worker, encode
@@ -39,27 +43,36 @@ def probe(what: order.Probe) -> ProbeResult:
     if not _DEVICE.exists():
         # Not an answer that holds: a module may be loaded at any time.
         return ProbeResult(DomainType.QEMU, "", version, f"{_DEVICE} does not exist")
-    if _boots(hypervisor, what):
+    if _boots(hypervisor, what.vm, _ALIVE, PROBE_TIMEOUT):
         return ProbeResult(DomainType.KVM, boot_id, version, "a kernel booted with it")
     return ProbeResult(DomainType.QEMU, boot_id, version, f"no kernel printed a word within {PROBE_TIMEOUT:.0f} s")
 
 
-def _boots(hypervisor: Hypervisor, what: order.Probe) -> bool:
-    record = what.vm.directory.parent
-    steps.make_directories(what.vm, record)
-    session = session_process.start(what.vm, record)
+def boot_test(what: order.BootTest) -> None:
+    """Raises `InfraError` (infra.boot_timeout) if the runner does not say hello, or what the hypervisor fails with."""
+    setproctitle(f"solstice: boot test {what.vm.label}")
+    hypervisor = router.open(what.hypervisor)
+    if not _boots(hypervisor, what.vm, (Event.HELLO,), what.timeout):
+        raise InfraError(Cause.BOOT_TIMEOUT, f"its runner did not say hello within {what.timeout:.0f} s")
+
+
+def _boots(hypervisor: Hypervisor, vm: VmSpec, wanted: Collection[Event], timeout: float) -> bool:
+    """Whether the guest comes to one of the `wanted` events; afterwards nothing of it is left."""
+    record = vm.directory.parent
+    steps.make_directories(vm, record)
+    session = session_process.start(vm, record)
     try:
         session.channel.send(encode(Begin(tuple(hypervisor.peers()))))
-        steps.prepare(hypervisor, what.vm)
-        hypervisor.start(what.vm.id)
-        deadline = time.monotonic() + PROBE_TIMEOUT
+        steps.prepare(hypervisor, vm)
+        hypervisor.start(vm.id)
+        deadline = time.monotonic() + timeout
         while (message := session.channel.receive(deadline)) is not None:
             told = decode_for_worker(message)
-            if told.event in _ALIVE or told.event is Event.GONE:
-                return told.event in _ALIVE
+            if told.event in wanted or told.event is Event.GONE:
+                return told.event in wanted
         return False
     finally:
-        hypervisor.destroy(what.vm.id)
-        hypervisor.remove(what.vm.id, what.vm.directory)
+        hypervisor.destroy(vm.id)
+        hypervisor.remove(vm.id, vm.directory)
         session.end()
         files.remove_tree(record.parent)

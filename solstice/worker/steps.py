@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 from solstice.errors import Cause, InfraError
@@ -10,6 +11,9 @@ from solstice.hypervisors.base import Hypervisor
 from solstice.model import AttemptId, VmSpec
 from solstice.runner import script
 from solstice.seed import documents, iso
+
+# A file system that knows no locks: there the overlay alone says that the image is in use.
+_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 def make_directories(vm: VmSpec, record: Path) -> None:
@@ -20,11 +24,22 @@ def make_directories(vm: VmSpec, record: Path) -> None:
 
 def prepare(hypervisor: Hypervisor, vm: VmSpec) -> None:
     """Seed, overlay and definition.  Raises `InfraError`."""
-    if not vm.base.is_file() and hypervisor.carries_guest:
-        raise InfraError(Cause.IMAGE, f"{vm.base} is not there any more")
+    if hypervisor.carries_guest:
+        _pin(vm.base)
     if vm.nocloud:
         iso.write(documents.nocloud(vm.id, script.script()), vm.seed)
     hypervisor.prepare(vm)
+
+
+def _pin(base: Path) -> None:
+    """Keep the base image from being pruned until this process ends: from before there is an overlay that names it."""
+    try:
+        files.pin(base)
+    except FileNotFoundError:
+        raise InfraError(Cause.IMAGE, f"{base} is not there any more") from None
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise InfraError(Cause.IMAGE, f"{base}: {error.strerror}") from None
 
 
 def destroy_and_remove(hypervisor: Hypervisor, id: AttemptId, directory: Path, who: str) -> None:

@@ -28,11 +28,12 @@ def old_database(file: Path) -> None:
 
 
 def set_back(url: str) -> None:
-    """Make a database of the newest revision one of 0002, which has the same tables and other indexes."""
+    """Make a database of the newest revision one of 0002: other indexes, and a column less."""
     engine = connect(url)
     with engine.begin() as db:
         for name in ("ix_jobs_state_seq", "ix_jobs_host_ended_at", "ix_attempts_ended_at", "ix_outbox_host_seq"):
             db.execute(text(f"DROP INDEX {name}"))
+        db.execute(text("ALTER TABLE attempts DROP COLUMN image_digest"))
         db.execute(text("CREATE INDEX ix_jobs_state ON jobs (state)"))
         db.execute(text("UPDATE alembic_version SET version_num = '0002'"))
     engine.dispose()

@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from solstice.errors import Cause, InfraError
 from solstice.host import places
 from solstice.hypervisors import router
 from solstice.hypervisors.base import Hypervisor
@@ -55,26 +56,20 @@ def assert_nothing_left(vm: VmSpec, hypervisor: Hypervisor) -> None:
 
 
 @pytest.mark.libvirt
-def test_an_image_with_a_kernel_boots(
-    monkeypatch: pytest.MonkeyPatch, emulated: order.Hypervisor, hypervisor: Hypervisor, vm: VmSpec, tiny_image: Path
-) -> None:
+def test_an_image_with_a_kernel_boots(hypervisor: Hypervisor, vm: VmSpec, tiny_image: Path) -> None:
     # emulation on a busy host is slower than the hardware that the probe is for
-    monkeypatch.setattr(probe, "PROBE_TIMEOUT", 90.0)
     shutil.copyfile(tiny_image, vm.base)
     vm.base.chmod(0o444)
-    assert probe._boots(hypervisor, order.Probe(emulated, vm))
+    assert probe._boots(hypervisor, vm, probe._ALIVE, 90.0)
     assert_nothing_left(vm, hypervisor)
 
 
 @pytest.mark.libvirt
-def test_firmware_without_a_kernel_does_not_count_as_booting(
-    monkeypatch: pytest.MonkeyPatch, emulated: order.Hypervisor, hypervisor: Hypervisor, vm: VmSpec
-) -> None:
-    monkeypatch.setattr(probe, "PROBE_TIMEOUT", 5.0)
+def test_firmware_without_a_kernel_does_not_count_as_booting(hypervisor: Hypervisor, vm: VmSpec) -> None:
     with vm.base.open("wb") as blank:
         blank.truncate(16 << 20)
     vm.base.chmod(0o444)
-    assert not probe._boots(hypervisor, order.Probe(emulated, replace(vm, base_format=DiskFormat.RAW)))
+    assert not probe._boots(hypervisor, replace(vm, base_format=DiskFormat.RAW), probe._ALIVE, 5.0)
     assert_nothing_left(vm, hypervisor)
 
 
@@ -97,4 +92,11 @@ def test_what_was_found_in_another_boot_or_with_another_qemu_is_found_out_anew(
     assert (found.domain_type, found.qemu_version) == (DomainType.QEMU, 0)
     if Path("/dev/kvm").exists():
         assert found.boot_id == BOOT_ID
+    assert_nothing_left(vm, router.open(noop))
+
+
+def test_a_boot_test_in_which_no_runner_says_hello_fails_and_leaves_nothing(noop: order.Hypervisor, vm: VmSpec) -> None:
+    with pytest.raises(InfraError, match="did not say hello") as caught:
+        probe.boot_test(order.BootTest(noop, vm, 0.2))
+    assert caught.value.cause is Cause.BOOT_TIMEOUT
     assert_nothing_left(vm, router.open(noop))

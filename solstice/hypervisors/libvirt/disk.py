@@ -11,6 +11,7 @@ from solstice.host import processes
 from solstice.model import VmSpec
 
 _CREATE_TIMEOUT = 30.0
+_MEMORY = 1 << 30
 _NO_SPACE = "No space left on device"
 
 
@@ -20,7 +21,7 @@ def make_overlay(vm: VmSpec) -> None:
     if vm.resources.disk_gib:
         argv.append(f"{vm.resources.disk_gib}G")
     try:
-        processes.run(argv, timeout=_CREATE_TIMEOUT, cause=Cause.IMAGE)
+        processes.run(argv, timeout=_CREATE_TIMEOUT, cause=Cause.IMAGE, memory=_MEMORY)
     except InfraError as error:
         if _NO_SPACE in error.why:
             raise InfraError(Cause.DISK_FULL, error.why) from None
