@@ -19,7 +19,7 @@ from solstice.images.intake import Spoiled
 from solstice.images.zstdframes import Frames, too_large
 from solstice.model import Compression
 
-BLOCK = 1 << 20
+BLOCK = 512 << 10  # larger ones are slower: the allocator gives them back, and the kernel zeroes them again
 HEAD = 10  # bytes that `sniff` wants to see
 
 _FEED = 128 << 10
