@@ -98,7 +98,7 @@ def prune(older_than: str, **flags: Any) -> None:
         done = client.ask(places.run, "prune", patience=_PRUNE_PATIENCE, older_than=seconds)
         click.echo(f"forgot {done['jobs']} jobs")
         return
-    with places.locked(takes_run=False), opened(settings.database_url, _PATIENCE) as engine:
+    with places.locked(takes_run=False), opened(settings.database_url, _PATIENCE, places.owner()) as engine:
         count = _prune(engine, places, clock.wall() - seconds)
     click.echo(f"forgot {count} jobs")
 

@@ -24,6 +24,7 @@ _COMMANDS = (
     "dead-letters",
     "drain",
     "enqueue",
+    "images",
     "jobs",
     "logs",
     "pause",

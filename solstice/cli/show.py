@@ -77,6 +77,8 @@ def _attempt(attempt: dict[str, Any], records: str, now: float) -> Iterator[str]
     uncounted = "" if attempt["counted"] else ", does not count"
     yield f"attempt {number}  on {plain(attempt['host'])} ({attempt['backend']}){uncounted}: {_how(attempt)}"
     yield f"  phases   {_phases(attempt, now)}"
+    if attempt.get("image_digest"):
+        yield f"  image    {plain(attempt['image_digest'])}"
     yield f"  log      {records}/{number}/log"
     if steps := [(step["name"], str(step["exit_code"]), duration(step["seconds"])) for step in attempt["steps"]]:
         yield "  " + table(("STEP", "EXIT", "TOOK"), steps).replace("\n", "\n  ")

@@ -18,6 +18,8 @@ from pathlib import Path
 from solstice.protocol import attach, journal
 from solstice.protocol.lines import Message
 
+KEPT = ".bad"
+
 log = logging.getLogger(__name__)
 
 
@@ -40,6 +42,15 @@ class Journal:
     def append(self, line: bytes) -> None:
         """Keep one line, with its LF; raises nothing."""
         self.lines.append(line)
+        self.flush()
+
+    @property
+    def is_whole(self) -> bool:
+        """The disk has taken every line."""
+        return self._written == len(self.lines)
+
+    def flush(self) -> None:
+        """Write what the disk has not taken yet; raises nothing."""
         try:
             while self._written < len(self.lines):
                 self._write(self.lines[self._written])
@@ -62,12 +73,30 @@ class Journal:
 
 
 def read(path: Path, after: int = attach.FROM_THE_START) -> list[Message]:
-    """What the journal has with a number above `after`; nothing if there is no journal yet.
+    """What the journal has with a number above `after`; nothing if there is no journal yet.  Raises `OSError`.
 
-    Raises `BadJournal`, `OSError`.
+    At a line that no worker wrote like this it ends, and that is told in the log.
     """
+    messages, damage = _parse(path, after)
+    if damage:
+        log.error("a worker's journal ends before its end: %s", damage)
+    return messages
+
+
+def put_away(path: Path) -> None:
+    """Remove a journal that was read to its end, if it is there; one that is damaged is kept beside, for a person.
+
+    Raises `OSError`.
+    """
+    if _parse(path)[1]:
+        path.replace(path.with_name(path.name + KEPT))
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _parse(path: Path, after: int = attach.FROM_THE_START) -> tuple[list[Message], str]:
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        return []
+        return [], ""
     return journal.parse(data, str(path), after)

@@ -25,6 +25,7 @@ _WORKER_REPORTS = (
     "preparing",
     "booting",
     "running",
+    "step",
     "collecting",
     "outcome",
     "cleaning",
@@ -50,7 +51,7 @@ _SUPERVISOR = (
     "start.asked",
     *(
         f"{kind}.{moment}"
-        for kind in ("identity", "phase", "outcome", "done", "failed", "unknown")
+        for kind in ("identity", "phase", "step", "outcome", "done", "failed", "unknown")
         for moment in ("heard", "stored")
     ),
     "close.before",

@@ -20,11 +20,16 @@ _READ = 16 * _BLOCK
 _ZEROS = bytes(_BLOCK)
 
 
-def digest(path: Path, watch: Callable[[int, int | None], None]) -> str:
-    """`blocks-sha256:HEX` of the file.  `watch` hears how far it is; what it raises ends the reading."""
+def digest(path: Path, watch: Callable[[int, int | None], None], *, from_disk: bool = False) -> str:
+    """`blocks-sha256:HEX` of the file, with `from_disk` as the disk has it and not as the memory remembers it.
+
+    `watch` hears how far it is; what it raises ends the reading.
+    """
     found = hashlib.sha256()
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
+        if from_disk:
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
         size = os.fstat(descriptor).st_size
         found.update(size.to_bytes(8, "big"))
         for start in _pieces(descriptor, size):

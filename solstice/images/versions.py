@@ -141,7 +141,7 @@ class Shelf:
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Be the only one who changes anything here.  Raises `Busy` if somebody else is, `OSError`."""
-        self.directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+        files.make_passable(self.directory)  # QEMU's user must come to the file
         descriptor = os.open(self.directory / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -170,6 +170,16 @@ class Shelf:
     def refuse(self, version: Version, why: str) -> None:
         """Never use this version again, unless an operator says so."""
         self.record(replace(version, refused=why))
+
+    def forget(self, version: Version) -> None:
+        (self.directory / f"{version.name}.json").unlink(missing_ok=True)
+
+    def changed_at(self) -> float:
+        """When the link was made, in seconds since the epoch; 0 if there is none."""
+        try:
+            return self.link.lstat().st_mtime
+        except FileNotFoundError:
+            return 0.0
 
     def _linked(self) -> str | None:
         """The name of the version that `local_path` names, whether it is there or not; None if it names none."""

@@ -1,7 +1,9 @@
 """How a supervisor takes over a worker that it did not start: what lies in the record's directory, and the first line.
 
-    RECORD/events.jsonl    the worker's journal: each of its reports on a line, written before it is said
+    RECORD/events.jsonl    the worker's journal: each of its reports on a line, written before it is said; a damaged one
+                           is kept as events.jsonl.bad when the attempt is done, for a person and for nothing else
     RECORD/worker.sock     where it listens, from before its first report until its end
+    RECORD/closed          a supervisor has given the attempt up, as nobody listened: no worker begins it any more
 
 The supervisor connects and sends `{"v":1,"type":"attach","after":N}`.  The worker answers with every line of its
 journal whose number is above N (-1: all of them) and goes on with what it reports from then on; stop orders are taken
@@ -9,6 +11,10 @@ from this connection alone.  The newest attach wins: the connection before it, a
 not told comes here.  A connection that ends costs nothing: the journal has all that the worker said.  A worker inside a
 call to its hypervisor answers when that returns.  Once the journal has its first line, a socket that is missing or
 refuses means that nobody is behind it any more, and that the journal is complete; a cleaner or a sweep removes it.
+
+Before that line a worker may still come: its fork waits in a fork server that is stopped, or it is stopped itself.  So
+a supervisor that found nobody makes `closed` and tries once more, and a worker listens and then looks for `closed`: in
+whatever order that happens, either they meet or the worker ends without having touched anything.
 
 Versions.  `order.VERSION`, `reports.VERSION` and `VERSION` here are three numbers of one contract between a
 supervisor and workers of the version before.  Without raising one may be added
@@ -30,6 +36,7 @@ from solstice.protocol.lines import Message
 VERSION = 1
 JOURNAL = "events.jsonl"
 SOCKET = "worker.sock"
+CLOSED = "closed"
 # `after` of a supervisor that knows nothing yet: the first number is 0.
 FROM_THE_START = -1
 

@@ -5,6 +5,7 @@ An order is all that the worker knows: it reads no configuration and no environm
     run      one attempt of a job, from nothing to a VM and back to nothing
     clean    remove whatever a dead worker left of one attempt
     list     reach the hypervisor at all, and name what this owner has there
+    forget   remove the logs of jobs that ended long ago
     probe    find out whether hardware acceleration runs a real kernel on this host
     boot     find out whether an image boots to its runner's hello
 """
@@ -96,9 +97,24 @@ class BootTest:
     timeout: float
 
 
-Errand = Clean | List | Probe | BootTest
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """`jobs` is the directory under which the records of the jobs `ids` lie."""
+
+    jobs: Path
+    ids: tuple[str, ...]
+
+
+Errand = Clean | List | Probe | BootTest | Forget
 Order = Run | Errand
-_KINDS: dict[str, type[Order]] = {"run": Run, "clean": Clean, "list": List, "probe": Probe, "boot": BootTest}
+_KINDS: dict[str, type[Order]] = {
+    "run": Run,
+    "clean": Clean,
+    "list": List,
+    "probe": Probe,
+    "boot": BootTest,
+    "forget": Forget,
+}
 
 
 @dataclass(frozen=True, slots=True)

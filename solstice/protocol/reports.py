@@ -2,8 +2,9 @@
 
     identity  who carries the attempt out; number 0, the first line of a journal
     phase     the attempt has entered a phase
+    step      a step has begun in the guest, or ended there
     outcome   how the attempt ended; the VM may still be there
-    found     the answer to a list or a probe
+    found     the answer to a list, a probe or a forget
     done      nothing of the attempt is left on the host; the last report
     failed    what was ordered could not be carried out to its end; the last report
 
@@ -45,7 +46,23 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class PhaseEntered:
+    """`guest_at` is set for a phase that begins with a word of the guest."""
+
     phase: Phase
+    guest_at: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """The step `index` of the request (the checkout is `session.CHECKOUT`); without an `exit_code` it has just begun.
+
+    `guest_at` is the time by the guest's own clock, in whole seconds since the epoch; None if the guest did not say.
+    """
+
+    index: int
+    name: str
+    exit_code: int | None = None
+    guest_at: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +72,7 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """`names` are those of attempts, found by a list; `probe` is set by a probe alone."""
+    """`names` are those of attempts, found by a list, or of jobs whose logs are gone; `probe` is a probe's alone."""
 
     names: tuple[str, ...] = ()
     probe: ProbeResult | None = None
@@ -85,11 +102,12 @@ class Unknown:
     type: str
 
 
-Report = Identity | PhaseEntered | Ended | Found | Done | Failed
+Report = Identity | PhaseEntered | Step | Ended | Found | Done | Failed
 Said = Report | Alive | Unknown
 _KINDS: dict[str, type[Report]] = {
     "identity": Identity,
     "phase": PhaseEntered,
+    "step": Step,
     "outcome": Ended,
     "found": Found,
     "done": Done,

@@ -8,6 +8,7 @@ empty in the first hello, because the guest has none yet, and the attempt's own 
 a guest that came back from a reboot has the attempt's guard in that place: the nonce died with the first runner.
 Whoever only prints knows neither secret, so the rule is short: **what is not a genuine record is output**.  A forged
 record, a second hello, another job's transcript, one that is too long or does not parse: all arrive whole, as output.
+`guest_at` is the guest's own time, in whole seconds since the epoch, if its record says one: the guest may lie.
 
 Host to guest: lines NAME='VALUE', quoted for `sh` by `quote`; the line of `verb` completes a message, and counted
 blocks follow it where a field says how long they are.
@@ -35,6 +36,8 @@ _RS = b"\x1e"
 _SECRET = re.compile(r"[0-9a-f]{32}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _MAX_INDEX = 1_000_000
+# The last second of the year 9999: what any reader of a time can show.
+_MAX_TIME = 253_402_300_799
 
 
 class Unsendable(InternalError):
@@ -54,6 +57,15 @@ class Hello:
 
     protocol: int
     system: str
+    guest_at: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StepStart:
+    """Step `index` (or `CHECKOUT`) begins: what comes from now on may be its output."""
+
+    index: int
+    guest_at: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +77,7 @@ class StepEnd:
 
     index: int
     exit_code: int
+    guest_at: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +90,7 @@ class Rebooted:
     """The runner started a second time in this guest, and runs nothing."""
 
 
-Event = Output | Hello | StepEnd | Bye | Rebooted
+Event = Output | Hello | StepStart | StepEnd | Bye | Rebooted
 
 
 class Decoder:
@@ -145,8 +158,10 @@ def _output(data: bytes) -> list[Event]:
 def _of_attempt(fields: Mapping[str, Any]) -> Event | None:
     index, exit_code = fields.get("index"), fields.get("exit_code")
     match fields.get("type"):
+        case "step_start" if _whole(index, CHECKOUT, _MAX_INDEX):
+            return StepStart(index, _guest_at(fields))
         case "step_end" if _whole(index, CHECKOUT, _MAX_INDEX) and _whole(exit_code, 0, 255):
-            return StepEnd(index, exit_code)
+            return StepEnd(index, exit_code, _guest_at(fields))
         case "bye":
             return Bye()
     return None
@@ -155,8 +170,13 @@ def _of_attempt(fields: Mapping[str, Any]) -> Event | None:
 def _hello(fields: Mapping[str, Any]) -> Hello | None:
     protocol, system = fields.get("protocol"), fields.get("system")
     if fields.get("type") == "hello" and _whole(protocol, 0, 1000) and isinstance(system, str):
-        return Hello(protocol, system)
+        return Hello(protocol, system, _guest_at(fields))
     return None
+
+
+def _guest_at(fields: Mapping[str, Any]) -> int | None:
+    at = fields.get("at")
+    return at if _whole(at, 0, _MAX_TIME) else None
 
 
 def _whole(value: object, least: int, most: int) -> TypeGuard[int]:

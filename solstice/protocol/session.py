@@ -25,6 +25,9 @@ class Event(StrEnum):
     HELLO = "hello"
     """The runner reported for the first time."""
     STEP_STARTED = "step_started"
+    """The guest was told to begin a step."""
+    STEP_BEGAN = "step_began"
+    """The guest says that it does; once for each step, or never."""
     STEP_ENDED = "step_ended"
     FINISHED = "finished"
     """All that the steps printed is in the log, and the runner waits for nothing more."""
@@ -35,11 +38,15 @@ class Event(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """`index` and `exit_code` are set for a step's events; the checkout has index `CHECKOUT`."""
+    """`index` and `exit_code` are set for a step's events; the checkout has index `CHECKOUT`.
+
+    `guest_at` is when it was by the guest's own clock, in whole seconds since the epoch; None if it does not say.
+    """
 
     event: Event
     index: int = 0
     exit_code: int = 0
+    guest_at: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,13 @@
 """What the supervisor and the command line may ask of the store process, and how a message is checked.
 
-Every message is one object of `protocol.lines`.  The first is `{"op": "configure", "id": 0, "url": URL}`; each further
-one is `{"op": NAME, "id": N, …}` with the fields of the class that `REQUESTS` has under that name.  Each message gets
-exactly one reply: `{"id": N, "ok": true, "result": {…}}` as the class says, or `{"id": N, "ok": false, "error": WHY,
-"kind": ErrorKind}`.  A reply with `ok` is sent only after the change is on the disk.  Every request may be sent again
-when its reply was lost: the repeat changes nothing.
+Every message is one object of `protocol.lines`.  The first is `{"op": "configure", "id": 0, "url": URL, "host":
+OWNER_ID}`; each further one is `{"op": NAME, "id": N, …}` with the fields of the class that `REQUESTS` has under that
+name.  Each message gets exactly one reply: `{"id": N, "ok": true, "result": {…}}` as the class says, or `{"id": N,
+"ok": false, "error": WHY, "kind": ErrorKind}`.  A reply with `ok` is sent only after the change is on the disk.  Every
+request may be sent again when its reply was lost: the repeat changes nothing.
+
+Before the reply to `configure` may come `{"id": 0, "upgrading": true}`: the tables are old, and the reply takes as long
+as they are large.
 
 Times (`at`) are float seconds since the epoch and come from the caller: the store reads no clock.
 
@@ -13,7 +16,7 @@ event of the attempt, along with what it changes, and a number that is not above
 `guest_at` is when it was in the guest, by the guest's clock.
 
 `host` is the owner id of a state directory.  Hosts may share a database, and each asks for what is its own; what was
-stored without a host is everybody's.
+stored without a host belongs to the next one that says `host`.
 """
 
 from __future__ import annotations
@@ -100,13 +103,14 @@ class Accept:
 @dataclass(frozen=True, slots=True)
 class Start:
     """accepted → running: an attempt begins in `preparing`.  Attempts count from 1, and a number never comes back.
-    → `{"repeated": bool}`"""
+    `image_digest` is that of the base image it stands on, where it stands on one.  → `{"repeated": bool}`"""
 
     job: str
     attempt: int
     backend: str
     host: str
     at: float
+    image_digest: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,7 +277,8 @@ class Durations:
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """The state directory that speaks, by its owner id; `name` is for people and may change.  → `{}`"""
+    """The state directory that speaks, by its owner id; `name` is for people and may change.  It gets what has no host.
+    → `{}`"""
 
     owner: str
     name: str

@@ -39,6 +39,14 @@ fi
 # what a process left over from a step prints meanwhile comes before it or after it.
 record() { say "$RS$nonce$1$LF" >&3; }
 
+# Set $at to the guest's own time, in whole seconds since the epoch; to null where `date` has no %s.
+look_at_clock() {
+    at=$(date +%s 2>/dev/null)
+    case $at in
+    '' | 0* | *[!0-9]*) at=null ;;
+    esac
+}
+
 # For whoever looks at the console, because there is nobody else to tell.
 complain() { { say "solstice runner: $*$LF" >/dev/console; } 2>/dev/null; }
 
@@ -158,14 +166,16 @@ find_tools() {
     env --default-signal=INT,QUIT true 2>/dev/null && signals='env --default-signal=INT,QUIT'
 }
 
-# supervise RECORD COMMAND…: run COMMAND in the work directory with the port as its output, then send RECORD with its
-# exit code.  It runs in the background, so that the main loop is free to read `cancel`, which arrives here as TERM.
+# supervise INDEX COMMAND…: run COMMAND in the work directory with the port as its output, and send a record before it
+# and one, with its exit code, after it.  It runs in the background, so that the main loop is free to read `cancel`, which arrives here as TERM.
 supervise() {
     child='' cancelled='' asked=''
     trap 'cancelled=1 asked=1; terminate' TERM
-    report=$1
+    index=$1
     shift
     cd "$state/work" || exit
+    look_at_clock
+    record "{\"type\":\"step_start\",\"index\":$index,\"at\":$at}"
     # shellcheck disable=SC2086  # both are commands with arguments, or nothing
     $session $signals "$@" </dev/null >&3 2>&1 3<&- &
     child=$!
@@ -176,7 +186,8 @@ supervise() {
     [ -z "$asked" ] || kill -s KILL -- "-$child" 2>/dev/null || :
     # killed by signal N is 128+N for most, but 256+N in ksh93
     [ "$code" -le 255 ] || code=$((code % 128 + 128))
-    record "{$report,\"exit_code\":$code}"
+    look_at_clock
+    record "{\"type\":\"step_end\",\"index\":$index,\"exit_code\":$code,\"at\":$at}"
 }
 
 terminate() {
@@ -213,7 +224,7 @@ step() {
     files=$state/step-$in_index
     (umask 077 && receive "$in_env_size" "$files.env" && receive "$in_script_size" "$files.sh") || exit 1
     # shellcheck disable=SC2016  # meant for the step's own shell
-    begin "\"type\":\"step_end\",\"index\":$in_index" \
+    begin "$in_index" \
         sh -c '. "$1"; rm -f "$1"; exec sh -e "$2"' sh "$files.env" "$files.sh"
 }
 
@@ -251,7 +262,8 @@ run() {
     mkdir -p "$state/work" || { complain "cannot make $state/work"; exit 1; }
     find_tools
     system=$(uname -s -r -m | tr -cd ' -~' | tr -d '\042\134')
-    record "{\"type\":\"hello\",\"protocol\":1,\"system\":\"$system\"}"
+    look_at_clock
+    record "{\"type\":\"hello\",\"protocol\":1,\"system\":\"$system\",\"at\":$at}"
     pump | serve
 }
 
@@ -261,7 +273,7 @@ serve() {
         next_message
         case $in_verb in
         welcome) welcome ;;
-        checkout) begin '"type":"step_end","index":-1' sh "$self" checkout "$in_url" "$in_sha" "$in_ref" ;;
+        checkout) begin -1 sh "$self" checkout "$in_url" "$in_sha" "$in_ref" ;;
         step) step ;;
         cancel) cancel ;;
         bye) bye ;;

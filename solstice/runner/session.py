@@ -50,6 +50,7 @@ class Session:
         self._request: JobRequest | None = None
         self._waiting: list[int] = []
         self._current: int | None = None
+        self._has_begun = False
         self._said_bye = False
         self._refused = False
 
@@ -156,15 +157,18 @@ class Session:
         match event:
             case runner.Output(data):
                 self._log.write(data)
-            case runner.Hello():
-                self._tell(Event.HELLO)
+            case runner.Hello(guest_at=guest_at):
+                self._tell(Event.HELLO, guest_at=guest_at)
                 if self._request is not None:
                     self._send(runner.welcome(self._decoder.nonce, self._decoder.guard))
                     self._next_step()
             # A guest's root may know the nonce: what is not due now is not believed, whoever says it.
-            case runner.StepEnd(index, exit_code) if index == self._current:
+            case runner.StepStart(index, guest_at) if index == self._current and not self._has_begun:
+                self._has_begun = True
+                self._tell(Event.STEP_BEGAN, index, guest_at=guest_at)
+            case runner.StepEnd(index, exit_code, guest_at) if index == self._current:
                 self._current = None
-                self._tell(Event.STEP_ENDED, index, exit_code)
+                self._tell(Event.STEP_ENDED, index, exit_code, guest_at)
                 if exit_code != 0:
                     self._log.mark(f"{self._name(index)}: exit status {exit_code}")
                     self._waiting = []
@@ -183,6 +187,7 @@ class Session:
             self._send(runner.bye())
             return
         index = self._current = self._waiting.pop(0)
+        self._has_begun = False
         self._log.mark(self._name(index))
         self._tell(Event.STEP_STARTED, index)
         if index == CHECKOUT:
@@ -200,8 +205,8 @@ class Session:
             return "checkout"
         return self._request.steps[index].name
 
-    def _tell(self, event: Event, index: int = 0, exit_code: int = 0) -> None:
-        self._worker.send(encode(Told(event, index, exit_code)))
+    def _tell(self, event: Event, index: int = 0, exit_code: int = 0, guest_at: int | None = None) -> None:
+        self._worker.send(encode(Told(event, index, exit_code, guest_at)))
 
     # What the runner is told
 

@@ -8,6 +8,7 @@ that fails is reported to whoever asked, again and again if need be: the process
 from __future__ import annotations
 
 import os
+import re
 import sys
 from contextlib import ExitStack
 
@@ -18,6 +19,7 @@ from solstice.errors import SolsticeError
 from solstice.host import racepoints
 from solstice.host.channel import Channel, Closed
 from solstice.host.processes import adopt_stdin, ignore_terminal_signals
+from solstice.model import OWNER_DIGITS
 from solstice.protocol.lines import Message
 from solstice.protocol.store import bad_request
 from solstice.store.engine import opened
@@ -71,7 +73,9 @@ def _configure(channel: Channel, stack: ExitStack) -> Engine | None:
     if message is None:
         return None
     try:
-        engine = stack.enter_context(opened(_url(message)))
+        url, owner = _configuration(message)
+        upgrading = {"id": message.get("id"), "upgrading": True}
+        engine = stack.enter_context(opened(url, owner=owner, on_upgrade=lambda: channel.send(upgrading)))
     except SolsticeError as error:
         channel.send(refusal(message, error))
         return None
@@ -80,11 +84,13 @@ def _configure(channel: Channel, stack: ExitStack) -> Engine | None:
     return engine
 
 
-def _url(message: Message) -> str:
-    url = message.get("url")
+def _configuration(message: Message) -> tuple[str, str]:
+    url, host = message.get("url"), message.get("host")
     if message.get("op") != "configure" or not isinstance(url, str):
         raise bad_request("the first message is configure, with a url")
-    return url
+    if not isinstance(host, str) or not re.fullmatch(rf"[0-9a-f]{{{OWNER_DIGITS}}}", host):
+        raise bad_request("the first message has the host, by its owner id")
+    return url, host
 
 
 if __name__ == "__main__":

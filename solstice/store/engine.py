@@ -7,7 +7,7 @@ a connection that stays open keeps SQLite's log from being folded in after each 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from sqlalchemy import create_engine, event
@@ -35,20 +35,35 @@ _REMEDIES = {
 
 
 @contextmanager
-def opened(url: str, patience: float = lock.PATIENCE) -> Iterator[Engine]:
-    """The engine for `url`, with the newest tables; of an SQLite file, this process is the only one that has it.
+def opened(
+    url: str, patience: float = lock.PATIENCE, owner: str | None = None, on_upgrade: Callable[[], None] = lambda: None
+) -> Iterator[Engine]:
+    """The engine for `url`, with the newest tables; this process alone has the SQLite file, or is the host `owner`'s.
 
-    Waits `patience` seconds for that.  Raises `UsageError`, without the URL's password in it.
+    Waits `patience` seconds for that.  Calls `on_upgrade` before it upgrades tables, which may take as long as they are
+    large, or waits for another host that does.  Raises `UsageError`, without the URL's password in it; so may each use
+    of the engine that has to connect anew.
     """
     engine = connect(url)
-    with lock.held(engine, patience):
+    with lock.held(engine, patience, owner):
         try:
-            with transaction(engine) as db:
-                migrate.upgrade(db, shown(engine))
+            _bring_up_to_date(engine, on_upgrade)
             yield engine
         finally:
             # before the lock is gone: whoever closes last folds the log into the file
             engine.dispose()
+
+
+def _bring_up_to_date(engine: Engine, on_upgrade: Callable[[], None]) -> None:
+    with transaction(engine) as db:
+        found = migrate.current(db)
+        migrate.refuse_newer(found, shown(engine))
+    if found == migrate.HEAD:
+        return
+    if found is not None:
+        on_upgrade()
+    with postgresql.patient(engine), transaction(engine) as db:
+        migrate.upgrade(db, shown(engine))
 
 
 def connect(url: str) -> Engine:

@@ -22,7 +22,14 @@ SCHEMA = "jobevent.v1"
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, f"urn:solstice:{SCHEMA}")
 
 # The row of a job, with what its attempt has; that is null in all of them for a job that has not been tried.
-_TRIED = (attempts.c.cause, attempts.c.detail, attempts.c.steps, attempts.c.backend, attempts.c.host)
+_TRIED = (
+    attempts.c.cause,
+    attempts.c.detail,
+    attempts.c.steps,
+    attempts.c.backend,
+    attempts.c.host,
+    attempts.c.image_digest,
+)
 _WHAT_TO_TELL = (
     select(jobs, *(column.label(f"tried_{column.name}") for column in _TRIED))
     .outerjoin(attempts, and_(attempts.c.job == jobs.c.id, attempts.c.attempt == bindparam("of_attempt")))
@@ -43,6 +50,7 @@ def tell(db: Connection, job_id: str, attempt: int, at: float) -> None:
         "state": job.state,
         "label": job.label,
         "image": job.image,
+        "image_digest": job.tried_image_digest,
         "attempt": attempt,
         **_why(cause, detail),
         "exit_code": job.exit_code,

@@ -38,6 +38,8 @@ def upgrade(db: Connection, shown: str) -> str | None:
     the database `shown` if a newer Solstice has made its tables.
     """
     if db.dialect.name == "postgresql":
+        # a large table takes as long as it takes, and so does whoever is at it now
+        db.execute(text("SET LOCAL statement_timeout = 0"))
         # in SQLite every transaction of ours is the only one
         db.execute(select(func.pg_advisory_xact_lock(_LOCK)))
     found = current(db)

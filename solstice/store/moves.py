@@ -35,6 +35,8 @@ from solstice.store.events import tell, tell_rejected
 from solstice.store.schema import attempts, events, jobs
 
 Result = dict[str, Any]
+# By name: no index finds what is not done.
+OPEN_PHASES = [phase.value for phase in Phase if phase is not Phase.DONE]
 
 # The values of an INSERT or UPDATE come with the execution; those of a WHERE have names that no column has.
 _of_job = bindparam("of_job")
@@ -90,6 +92,7 @@ def start(db: Connection, asked: Start) -> Result:
         "phase": Phase.PREPARING.value,
         "backend": asked.backend,
         "host": asked.host,
+        "image_digest": asked.image_digest,
         "started_at": asked.at,
         "timings": json.dumps({Phase.PREPARING: asked.at}),
     }

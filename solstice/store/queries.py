@@ -10,10 +10,10 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sqlalchemy import Column, bindparam, delete, func, insert, or_, select, update
+from sqlalchemy import bindparam, delete, func, insert, select, update
 from sqlalchemy.engine import Connection, Row
 
-from solstice.lifecycle import JobState, Phase
+from solstice.lifecycle import JobState
 from solstice.protocol import store as asked_for
 from solstice.protocol.store import (
     Counts,
@@ -31,13 +31,14 @@ from solstice.protocol.store import (
     bad_request,
 )
 from solstice.store import moves, retention
-from solstice.store.moves import Result
+from solstice.store.moves import OPEN_PHASES, Result
 from solstice.store.schema import attempts, hosts, images, jobs, outbox
 
 PAGE_BYTES = 2 << 20
 # How many attempts an estimate is made of.
 _PAST = 200
-_TERMINAL = [state.value for state in JobState if state.is_terminal]
+# By name: no index finds what is not something.
+_OPEN_STATES = [state.value for state in JobState if not state.is_terminal]
 _SUMMARY = (
     jobs.c.seq,
     jobs.c.id,
@@ -71,7 +72,7 @@ _OLDEST = (
     .order_by(outbox.c.seq)
     .limit(bindparam("most"))
 )
-_OLDEST_OF_HOST = _OLDEST.where(or_(outbox.c.host == bindparam("of_host"), outbox.c.host.is_(None)))
+_OLDEST_OF_HOST = _OLDEST.where(outbox.c.host == bindparam("of_host"))
 _SENT = delete(outbox).where(outbox.c.message_id == bindparam("of_message"))
 
 
@@ -79,11 +80,11 @@ def open_jobs(db: Connection, asked: Open) -> Result:
     last = select(func.max(attempts.c.attempt)).where(attempts.c.job == jobs.c.id).scalar_subquery()
     statement = (
         select(*_SUMMARY, jobs.c.request, last.label("last_attempt"))
-        .where(jobs.c.state.not_in(_TERMINAL), jobs.c.seq > asked.after)
+        .where(jobs.c.state.in_(_OPEN_STATES), jobs.c.seq > asked.after)
         .order_by(jobs.c.seq)
     )
     if asked.host is not None:
-        statement = statement.where(_is_of(jobs.c.host, asked.host))
+        statement = statement.where(jobs.c.host == asked.host)
     page: list[Result] = []
     room = PAGE_BYTES
     more = False
@@ -102,11 +103,12 @@ def _open_attempts(db: Connection, host: str | None) -> list[Result]:
     statement = (
         select(*_IDENTITY, jobs.c.label, jobs.c.image, jobs.c.state)
         .join(jobs, jobs.c.id == attempts.c.job)
-        .where(attempts.c.phase != Phase.DONE.value)
+        .where(attempts.c.phase.in_(OPEN_PHASES))
         .order_by(jobs.c.seq, attempts.c.attempt)
     )
     if host is not None:
-        statement = statement.where(_is_of(jobs.c.host, host))
+        # Not by the bare column: SQLite would go through all jobs of the host by its index.  What is open is little.
+        statement = statement.where(func.coalesce(jobs.c.host, "") == host)
     return [_plain(row) for row in db.execute(statement)]
 
 
@@ -143,9 +145,9 @@ def newest_jobs(db: Connection, asked: Jobs) -> Result:
 
 
 def one_job(db: Connection, asked: Job) -> Result:
-    found = db.execute(
-        select(*_SUMMARY, jobs.c.request).where(jobs.c.id.startswith(asked.job, autoescape=True)).limit(2)
-    ).all()
+    # A range, which an index finds whatever the collation: ids have digits of one case, and hyphens in fixed places.
+    begins = (jobs.c.id >= asked.job, jobs.c.id < asked.job + "g", jobs.c.id.startswith(asked.job, autoescape=True))
+    found = db.execute(select(*_SUMMARY, jobs.c.request).where(*begins).limit(2)).all()
     if not found:
         raise Refused(ErrorKind.UNKNOWN_JOB, "no such job", f"no id begins with {asked.job}")
     if len(found) > 1:
@@ -169,8 +171,9 @@ def durations(db: Connection, _asked: Durations) -> Result:
     newest = (
         select(jobs.c.image, (attempts.c.ended_at - attempts.c.started_at).label("seconds"))
         .join(jobs, jobs.c.id == attempts.c.job)
-        .where(attempts.c.ended_at.is_not(None), attempts.c.outcome.in_(ran))
-        .order_by(jobs.c.seq.desc())
+        # by the number: SQLite's index does not find what is not null
+        .where(attempts.c.ended_at > 0.0, attempts.c.outcome.in_(ran))
+        .order_by(attempts.c.ended_at.desc())
         .limit(_PAST)
         .subquery()
     )
@@ -182,6 +185,9 @@ def host(db: Connection, asked: Host) -> Result:
     changed = db.execute(update(hosts).where(hosts.c.owner == asked.owner).values(name=asked.name))
     if not changed.rowcount:
         db.execute(insert(hosts).values(owner=asked.owner, name=asked.name, first_seen=asked.at))
+    # from before there was this column, in a database that hosts shared: one of them has to end it
+    for table in (jobs, outbox):
+        db.execute(update(table).where(table.c.host.is_(None)).values(host=asked.owner))
     return {}
 
 
@@ -195,10 +201,6 @@ def image(db: Connection, asked: Image) -> Result:
 
 def all_images(db: Connection, _asked: Images) -> Result:
     return {"images": [_plain(row) for row in db.execute(select(images).order_by(images.c.name))]}
-
-
-def _is_of(column: Column[Any], host: str) -> Any:
-    return or_(column == host, column.is_(None))
 
 
 def _plain(row: Row[Any]) -> Result:

@@ -14,6 +14,7 @@ from sqlalchemy import (
     Float,
     ForeignKey,
     ForeignKeyConstraint,
+    Index,
     Integer,
     MetaData,
     String,
@@ -41,7 +42,7 @@ jobs = Table(
     Column("request", Text, nullable=False),
     Column("label", String, nullable=False),
     Column("image", String, nullable=False),
-    Column("state", String, nullable=False, index=True),
+    Column("state", String, nullable=False),
     Column("cause", String),
     Column("detail", Text, nullable=False, default=""),
     Column("exit_code", Integer),
@@ -54,6 +55,8 @@ jobs = Table(
     Column("not_before", Float),
     # the owner id of the host that accepted it
     Column("host", String),
+    Index("ix_jobs_state_seq", "state", "seq"),
+    Index("ix_jobs_host_ended_at", "host", "ended_at"),
     # a seq is an order of acceptance, so that of a removed job must not come back
     sqlite_autoincrement=True,
 )
@@ -74,13 +77,15 @@ attempts = Table(
     Column("started_at", Float, nullable=False),
     # {phase: when it was entered}
     Column("timings", Text, nullable=False),
-    Column("ended_at", Float),
+    Column("ended_at", Float, index=True),
     Column("steps", Text, nullable=False, default="[]"),
     # the highest number of a report that is in `events`
     Column("reported", Integer, nullable=False, server_default="0"),
     # the worker that has it: together they are one process of that host
     Column("pid", Integer),
     Column("worker_started", Float),
+    # of the base image that its VM stands on, as the image map's source sent it
+    Column("image_digest", String),
 )
 
 # What workers reported, as they numbered it; kept for people, and the source of nothing.
@@ -108,6 +113,7 @@ outbox = Table(
     Column("created_at", Float, nullable=False),
     # who publishes it; hosts that share a database would otherwise all do
     Column("host", String),
+    Index("ix_outbox_host_seq", "host", "seq"),
     # rows come and go all the time, and readers go by the order
     sqlite_autoincrement=True,
 )

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from solstice.errors import Cause, Side, SolsticeError
-from solstice.host import clock, racepoints
+from solstice.host import clock, journal, racepoints
 from solstice.host.places import Places
 from solstice.lifecycle import JobState, Phase
 from solstice.model import Outcome, VmSpec
@@ -50,11 +50,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What the scheduler decided for one attempt."""
+    """What the scheduler decided for one attempt; `image_digest` is that of `vm.base`, "" if there is none."""
 
     vm: VmSpec
     hypervisor: order.Hypervisor
     limits: order.Limits
+    image_digest: str = ""
 
 
 class Attempts:
@@ -83,6 +84,7 @@ class Attempts:
     async def adopt(self, active: Active, hypervisor: order.Hypervisor, last: int) -> None:
         """The rest of an attempt that an earlier supervisor began, of which the store has the reports up to `last`."""
         log.info("adopting an attempt", extra={**_context(active), "after": last})
+        active.begun.set()
         try:
             active.worker = Worker.adopt(self._places.record(active.id), last)
             ending = await self._follow(active, active.worker)
@@ -94,7 +96,8 @@ class Attempts:
         """Let a worker do it all; how it ended, "" if it left nothing behind."""
         backend = plan.hypervisor.backend.value
         racepoints.reach("supervisor.start.before")
-        await self._store.change("start", **_key(active), backend=backend, host=self._host, at=clock.wall())
+        chosen = {"backend": backend, "host": self._host, "image_digest": plan.image_digest or None}
+        await self._store.change("start", **_key(active), **chosen, at=clock.wall())
         racepoints.reach("supervisor.start.stored")
         self._on_change()
         log.info("attempt started", extra=_context(active))
@@ -144,28 +147,36 @@ class Attempts:
         await self._enter(active, Phase.DONE, clock.wall())
         racepoints.reach("supervisor.close.stored")
         # The store has it all by now.
-        for name in (attach.JOURNAL, attach.SOCKET):
-            try:
-                (self._places.record(active.id) / name).unlink(missing_ok=True)
-            except OSError as error:  # the next reconcile pass finds it
-                log.error("journal not removed yet: %s", error, extra=_context(active))
+        record = self._places.record(active.id)
+        try:
+            journal.put_away(record / attach.JOURNAL)
+            (record / attach.SOCKET).unlink(missing_ok=True)
+        except OSError as error:  # the next reconcile pass finds it
+            log.error("journal not removed yet: %s", error, extra=_context(active))
         racepoints.reach("supervisor.close.removed")
 
     async def _hear(self, active: Active, heard: Heard) -> None:
         match heard.report:
             case reports.Identity(pid=pid, started=started):
                 await self._store.change("worker", **_key(active), pid=pid, started=started)
-            case reports.PhaseEntered(phase):
-                await self._enter(active, phase, heard.at, heard.number)
+                active.begun.set()
+            case reports.PhaseEntered(phase, guest_at):
+                await self._enter(active, phase, heard.at, heard.number, guest_at)
+            case reports.Step(guest_at=guest_at) as step:
+                what = {"number": heard.number, "kind": reports.kind_of(step), "report": to_plain(step)}
+                await self._store.change("report", **_key(active), **what, at=heard.at, guest_at=guest_at)
             case reports.Ended(outcome):
                 await self._settle(active, outcome, heard.at, heard.number)
             case reports.Failed(cause, why):
                 log.error("worker could not clean up: %s", why, extra={**_context(active), "cause": cause.value})
 
-    async def _enter(self, active: Active, phase: Phase, at: float, number: int | None = None) -> None:
+    async def _enter(
+        self, active: Active, phase: Phase, at: float, number: int | None = None, guest_at: int | None = None
+    ) -> None:
         if phase is active.phase:
             return
-        await self._store.change("phase", **_key(active), phase=phase.value, at=at, **_numbered(number))
+        stored = {**_key(active), **_numbered(number), "guest_at": guest_at}
+        await self._store.change("phase", **stored, phase=phase.value, at=at)
         active.phase = phase
         log.info("attempt is %s", phase, extra=_context(active))
         self._on_change()

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from solstice.errors import Cause
 from solstice.host.places import Places
 from solstice.images.messages import Candidate
 from solstice.model import AttemptId, Image, VmSpec
@@ -25,6 +26,10 @@ from solstice.supervisor.scheduler import Scheduler
 LOOK_AGAIN = 1.0
 # What the worker needs beside the boot itself.
 MARGIN = 60.0
+CLEAN_TIMEOUT = 60.0
+RETRY_DELAY = 60.0
+# Any other cause of a failure says nothing about the image.
+_OF_THE_IMAGE = (Cause.BOOT_TIMEOUT, Cause.IMAGE, Cause.VM_LOST)
 
 log = logging.getLogger(__name__)
 
@@ -67,15 +72,31 @@ class BootTests:
         claim = Claim(image.name, image.resources)
         self._scheduler.errands[id] = claim
         try:
-            return await self._boot(image, candidate, id, timeout)
+            return await self._verdict(image, candidate, id, timeout)
         finally:
             del self._running[candidate.path], self._scheduler.errands[id]
             self._scheduler.pump()
 
-    async def _boot(self, image: Image, candidate: Candidate, id: AttemptId, timeout: float) -> Verdict:
-        while (hypervisor := self._hypervisor()) is None or self._scheduler.is_short_for(id):
-            await asyncio.sleep(LOOK_AGAIN)
-        vm = VmSpec(
+    async def _verdict(self, image: Image, candidate: Candidate, id: AttemptId, timeout: float) -> Verdict:
+        """Boot until that says something about the image; where the host itself is at fault, again and again."""
+        extra = {"image": image.name, "path": str(candidate.path)}
+        while True:
+            while (hypervisor := self._hypervisor()) is None or self._scheduler.is_short_for(id):
+                await asyncio.sleep(LOOK_AGAIN)
+            log.info("testing whether a new version boots", extra=extra)
+            answer = await self._boot(hypervisor, self._vm(image, candidate, id), timeout)
+            if isinstance(answer, reports.Found):
+                log.info("the new version boots", extra=extra)
+                return Verdict(True)
+            if answer is not None and answer.cause in _OF_THE_IMAGE:
+                log.error("the new version does not boot: %s", answer.why, extra=extra)
+                return Verdict(False, answer.why)
+            why = answer.why if answer is not None else "the test did not end well"
+            log.error("a new version cannot be tested now, trying again in %.0f s: %s", RETRY_DELAY, why, extra=extra)
+            await asyncio.sleep(RETRY_DELAY)
+
+    def _vm(self, image: Image, candidate: Candidate, id: AttemptId) -> VmSpec:
+        return VmSpec(
             id=id,
             label=image.name,
             base=candidate.path,
@@ -85,19 +106,14 @@ class BootTests:
             seed_bus=image.seed_bus,
             nocloud=image.nocloud,
         )
-        log.info("testing whether a new version boots", extra={"image": image.name, "path": str(candidate.path)})
-        answer = await errand(self._forkserver, order.BootTest(hypervisor, vm, timeout), timeout + MARGIN)
-        verdict = _verdict(answer)
-        log.log(
-            logging.INFO if verdict.ok else logging.ERROR,
-            "the new version %s",
-            "boots" if verdict.ok else f"does not boot: {verdict.why}",
-            extra={"image": image.name, "path": str(candidate.path)},
-        )
-        return verdict
 
-
-def _verdict(answer: reports.Found | reports.Failed | None) -> Verdict:
-    if isinstance(answer, reports.Found):
-        return Verdict(True)
-    return Verdict(False, answer.why if answer is not None else "the test did not end well; see the supervisor's log")
+    async def _boot(
+        self, hypervisor: order.Hypervisor, vm: VmSpec, timeout: float
+    ) -> reports.Found | reports.Failed | None:
+        answer = None
+        try:
+            answer = await errand(self._forkserver, order.BootTest(hypervisor, vm, timeout), timeout + MARGIN)
+        finally:
+            if answer is None:  # its worker was killed, by us if the host is being stopped
+                await errand(self._forkserver, order.Clean(hypervisor, vm.id, vm.directory), CLEAN_TIMEOUT)
+        return answer

@@ -13,26 +13,21 @@ import logging
 import os
 import signal
 import socket
-import struct
-import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 
 from solstice.errors import InternalError
 from solstice.host import journal
 from solstice.protocol import attach, order, reports
 from solstice.protocol.lines import Message
+from solstice.supervisor import attaching
+from solstice.supervisor.attaching import BUSY_DELAY
 from solstice.supervisor.child import readable
 from solstice.supervisor.forkclient import ForkServer
 from solstice.supervisor.streams import Stream
 
 STATUS_TIMEOUT = 2.0
-ATTACH_TIMEOUT = 5.0
-BUSY_DELAY = 1.0
-BUSY_LIMIT = 60.0
-_PEER = struct.Struct("3i")
 
 log = logging.getLogger(__name__)
 
@@ -44,16 +39,6 @@ class Heard:
     report: reports.Said
     number: int
     at: float
-
-
-class _Nobody(Enum):
-    """Why there is no stream to a worker."""
-
-    GONE = "gone"
-    BUSY = "busy"
-
-
-_GONE, _BUSY = _Nobody.GONE, _Nobody.BUSY
 
 
 class Worker:
@@ -107,11 +92,14 @@ class Worker:
         One that says nothing for `patience()` seconds, not even that it is alive, hangs: it is killed.
         """
         while self._stream is not None or await self._attach():
+            before = self.last
             async for heard in self._hear(patience):
                 yield heard
                 if isinstance(heard.report, reports.Done | reports.Failed):
                     return
             await self._close()
+            if self.last == before and self._is_adopted and not self._unwanted:
+                await asyncio.sleep(BUSY_DELAY)  # of another version, perhaps: it lets nobody in whom it does not know
         for heard in await self._rest():
             yield heard
 
@@ -157,57 +145,32 @@ class Worker:
             self.kill()
 
     async def _attach(self) -> bool:
-        """Connect to the worker's own socket; False if nobody listens there."""
-        if self._record is None or self._unwanted:
+        """Connect to the worker's own socket; False if nobody listens there, and nobody ever will."""
+        if self._record is None:
             return False
-        deadline = time.monotonic() + BUSY_LIMIT
-        while (stream := await self._connected(self._record / attach.SOCKET)) is _BUSY:
-            if time.monotonic() >= deadline:
-                log.error("a worker lets nobody in, it is given up", extra={"record": str(self._record)})
+        if not await self._meet(self._record):
+            await attaching.close_to_latecomers(self._record)
+            if not await self._meet(self._record):
                 return False
-            await asyncio.sleep(BUSY_DELAY)
-        if not isinstance(stream, Stream):
-            return False
-        stream.send(attach.encode(self.last))
-        self._stream = stream
+        assert self._stream is not None  # noqa: S101 - they have met
+        self._stream.send(attach.encode(self.last))
         if self._stop is not None:
-            stream.send(order.encode_stop(self._stop))
+            self._stream.send(order.encode_stop(self._stop))
         log.info("attached to a worker", extra={"pid": self.pid, "after": self.last})
         return True
 
-    async def _connected(self, path: Path) -> Stream | _Nobody:
-        try:
-            async with asyncio.timeout(ATTACH_TIMEOUT):
-                stream = Stream(*await asyncio.open_unix_connection(path))
-        except (FileNotFoundError, ConnectionRefusedError):
-            return _GONE
-        except (OSError, TimeoutError):
-            return _BUSY  # it is there: it is we who have no descriptor, or it has too many at its door
-        found = self._identified(stream, path.parent)
-        if found is not None:
-            await stream.close()
-        return stream if found is None else found
-
-    def _identified(self, stream: Stream, record: Path) -> _Nobody | None:
-        """Take hold of the process that listens, if it is the one that began the journal; None if it is.
-
-        Its pid comes from the kernel, and the pidfd keeps that from being used again while we look.
-        """
-        pid, _uid, _gid = _PEER.unpack(stream.peer_socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
-        if not pid:
-            return _BUSY  # asyncio takes a connect that has to wait for one that is made
-        if self.pid:
-            return None
-        try:
-            pidfd = os.pidfd_open(pid)
-        except ProcessLookupError:
-            return _GONE
-        if not _may_have_begun(record / attach.JOURNAL, pid):
-            os.close(pidfd)
-            log.error("who listens is not the worker that began the journal", extra={"record": str(record)})
-            return _GONE
-        self.pid, self._pidfd = pid, pidfd
-        return None
+    async def _meet(self, record: Path) -> bool:
+        met = None if self._unwanted else await attaching.meet(record, self.pid)
+        if met is None:
+            return False
+        if met.pidfd >= 0:
+            self._let_go()
+            self.pid, self._pidfd = met.pid, met.pidfd
+        self._stream = met.stream
+        if self._stream is None:
+            self.hangs = True
+            self.kill()
+        return self._stream is not None
 
     async def _rest(self) -> list[Heard]:
         """What the journal has that was not heard; a disk that is in trouble is waited for."""
@@ -220,9 +183,6 @@ class Worker:
             except OSError as error:
                 log.error("journal cannot be read, and is tried again: %s", error)
                 await asyncio.sleep(BUSY_DELAY)
-            except InternalError as error:
-                log.error("journal cannot be read: %s", error)
-                return []
         self.last = found[-1].number if found else self.last
         return found
 
@@ -267,15 +227,6 @@ class Worker:
         self._ended.set()
 
 
-def _may_have_begun(path: Path, pid: int) -> bool:
-    """False if another process wrote the journal's first line.  A worker listens before it writes that."""
-    try:
-        first, _at = reports.decode(journal.read(path)[0])
-    except (InternalError, OSError, IndexError):
-        return True
-    return not isinstance(first, reports.Identity) or first.pid == pid
-
-
 def _heard(message: Message) -> Heard:
     """A message of a worker; one without a number is never new.  Raises `BadMessage`."""
     report, at = reports.decode(message)
@@ -302,5 +253,5 @@ async def errand(forkserver: ForkServer, what: order.Order, timeout: float) -> r
     finally:
         if not done:
             worker.kill()
-    await worker.end()
+        await worker.end()  # also if we are cancelled: its stream is ours to close
     return answer if done else None

@@ -32,6 +32,8 @@ from solstice.supervisor.stopping import Stopping
 from solstice.supervisor.store import Store
 
 INTAKE_TIMEOUT = 5.0
+# For a worker that was asked for just now: before its first word it cannot be adopted, and costs its job an attempt.
+BEGIN_TIMEOUT = 5.0
 
 log = logging.getLogger(__name__)
 
@@ -163,7 +165,7 @@ class Supervisor:
         await start
 
     async def _start(self, stack: contextlib.AsyncExitStack) -> None:
-        self._store = Store(self._configuration.settings.database_url)
+        self._store = Store(self._configuration.settings.database_url, self.places.owner())
         stack.push_async_callback(self._store.close)
         await self._store.open()
         forkserver = ForkServer()
@@ -221,6 +223,7 @@ class Supervisor:
         scheduler = self._dispatch.scheduler
         if self._hands_over:
             log.info("handing over: the workers go on", extra={"jobs": len(scheduler.active)})
+            await scheduler.begun(BEGIN_TIMEOUT)
             await scheduler.abandon()
         else:
             settings, attempts = self._configuration.settings, self._dispatch.attempts

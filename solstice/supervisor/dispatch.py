@@ -58,6 +58,8 @@ class Dispatch:
         self._forkserver = forkserver
         self._on_change = on_change
         self._tasks: set[asyncio.Task[None]] = set()
+        self._tests: set[asyncio.Task[None]] = set()
+        """Of new versions: no drain and no stop waits for them."""
         self.owner = places.owner()
         self.backend = backend
         self.ending: set[str] = set()
@@ -88,6 +90,10 @@ class Dispatch:
         return self._boot_tests.running | ({probing} if probing is not None else set())
 
     @property
+    def forkserver(self) -> ForkServer:
+        return self._forkserver
+
+    @property
     def pending_limit(self) -> int:
         return self._settings.pending_limit
 
@@ -111,6 +117,10 @@ class Dispatch:
         return [job for job in self.scheduler.pending.values() if not labels.is_paused(job.image.name)]
 
     async def close(self) -> None:
+        for test in self._tests:
+            test.cancel()
+        if self._tests:
+            await asyncio.wait(self._tests)
         if self._tasks:  # the end of a job that was cancelled should be stored
             await asyncio.wait(self._tasks, timeout=END_TIMEOUT)
         for task in self._tasks:
@@ -121,9 +131,15 @@ class Dispatch:
 
     # Jobs
 
+    def has(self, job_id: str) -> bool:
+        """Somebody here sees to it that this job ends."""
+        active = self.scheduler.active.get(job_id)
+        is_followed = active is not None and not active.is_lost
+        return is_followed or job_id in self.scheduler.pending or job_id in self.ending
+
     def add(self, job: Job) -> None:
         """A job was accepted: it waits for its turn, and older ones of its concurrency group may have to go for it."""
-        if job.id in self.scheduler.pending or job.id in self.scheduler.active:
+        if self.has(job.id):
             return  # the store had it already, and a reconcile pass was first
         looked_at = self._look_at(job)
         if looked_at is not None:
@@ -224,7 +240,9 @@ class Dispatch:
             raise InternalError("a job was started before it is known how guests run")
         settings = self._settings
         limits = order.Limits(settings.boot_timeout, settings.job_timeout, settings.vm_shutdown_timeout)
-        await self.attempts.run(active, Plan(self._vm(active), hypervisor, limits))
+        ready = self.images.ready.get(active.job.image.name)
+        digest = ready.digest if ready is not None else ""
+        await self.attempts.run(active, Plan(self._vm(active), hypervisor, limits, digest))
         self._tell(active)
 
     async def _adopted(self, active: Active, last: int) -> None:
@@ -281,7 +299,9 @@ class Dispatch:
         if image is not None:
             # it may be the first image of this host, and then nothing else can tell
             self._spawn(self.acceleration.find_out(self._forkserver, image, candidate))
-            self._spawn(self._test(image, candidate))
+            test = tasks.start(self._test(image, candidate), "boot test")
+            self._tests.add(test)
+            test.add_done_callback(self._tests.discard)
 
     async def _test(self, image: Image, candidate: Candidate) -> None:
         verdict = await self._boot_tests.test(image, candidate, self._settings.boot_timeout)

@@ -58,7 +58,7 @@ class Doors:
         self._valve = Valve(self._connection, intake, lambda: len(pending), lambda: dispatch.pending_limit)
         self._view = View(dispatch, store, places, self._valve)
         self.steering = Steering(dispatch, self._valve, self._view, places.paused)
-        self.retention = Retention(store, dispatch.owner, places.jobs, lambda: settings.retention)
+        self.retention = Retention(store, dispatch.forkserver, dispatch.owner, places.jobs, lambda: settings.retention)
         commands = {
             "prune": self.retention.prune,
             "status": self._view.status,
@@ -69,6 +69,7 @@ class Doors:
             "pause": self.steering.pause,
             "resume": self.steering.resume,
             "drain": self.steering.drain,
+            "images": self.steering.images,
         }
         self._control = Control(places.control, commands)
 

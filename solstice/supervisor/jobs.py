@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import dataclass, field, replace
 
@@ -67,6 +68,10 @@ class Active:
     outcome: Outcome | None = None
     worker: Worker | None = field(default=None, repr=False)
     stopping: Stop | None = None
+    begun: asyncio.Event = field(default_factory=asyncio.Event, repr=False)
+    """Its worker has said its first word, and could be adopted."""
+    is_lost: bool = False
+    """Nobody follows it any more, by a fault of ours; it is counted until the next pass over the store finds it."""
     again: Job | None = None
     """The job as it waits again when this attempt is done; None if it has ended."""
 

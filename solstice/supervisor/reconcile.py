@@ -4,7 +4,7 @@ How they can differ, and what becomes of it:
 
     an attempt is open in the store, and nobody here follows it: an earlier supervisor ended, or handed over.  It is
     adopted; if its worker is gone too (the host was rebooted, somebody killed it), its journal says how far it came,
-    and its VM is removed;
+    and its VM is removed.  So is one whose follower here ended by a fault of ours;
     a job runs in the store and has no open attempt: a database was restored.  It ends with infra.host_lost;
     a job waits in the store and not here: the same as the first, before its first attempt or between two;
     the hypervisor has a VM of this owner, or a job's directory something of one, whose attempt is neither open nor
@@ -38,9 +38,11 @@ from solstice.supervisor.forkclient import ForkServer
 from solstice.supervisor.jobs import Active, Job
 from solstice.supervisor.store import Store
 
-EVERY = 300.0
+EVERY = racepoints.sooner(300.0)
 LIST_TIMEOUT = 120.0
 CLEAN_TIMEOUT = 60.0
+# A start waits for them, and so does every job: one that hangs should not hold up the others.
+CLEANERS = 8
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +88,7 @@ class Reconcile:
                 await self._one(self._job(row), row["id"])
                 after = row["seq"]
             more = page["more"]
+        self._dispatch.scheduler.forget_lost()
 
     async def _one(self, work: Coroutine[None, None, None], job: str) -> None:
         try:
@@ -94,12 +97,12 @@ class Reconcile:
             log.error("job cannot be reconciled: %s", error, extra={"job": job}, exc_info=_fault(error))
 
     async def _attempt(self, row: Message) -> None:
-        if self._is_here(row["job"]):
+        if self._dispatch.has(row["job"]):
             return
         found = await self._store.ask("job", job=row["job"])
         (now,) = [attempt for attempt in found["attempts"] if attempt["attempt"] == row["attempt"]]
         # It may have come to its end between the two questions.
-        if self._is_here(row["job"]) or now["phase"] == Phase.DONE.value:
+        if self._dispatch.has(row["job"]) or now["phase"] == Phase.DONE.value:
             return
         job = self._known_job(found["job"], row["attempt"])
         id = AttemptId(self._dispatch.owner, row["job"], row["attempt"])
@@ -114,10 +117,10 @@ class Reconcile:
         self._dispatch.adopt(active, row["reported"])
 
     async def _job(self, row: Message) -> None:
-        if self._is_here(row["id"]):
+        if self._dispatch.has(row["id"]):
             return
         found = (await self._store.ask("job", job=row["id"]))["job"]
-        if self._is_here(row["id"]) or found["state"] != row["state"]:
+        if self._dispatch.has(row["id"]) or found["state"] != row["state"]:
             return
         if row["state"] == JobState.RUNNING.value:
             lost = endings.errored(Cause.HOST_LOST, "the job ran, and nothing is known of its attempt")
@@ -129,10 +132,6 @@ class Reconcile:
         except RequestError as error:
             # The image map has changed since the job was accepted: its label is gone, or its size.
             await endings.end(self._store, row["id"], row["label"], endings.errored(error.cause, error.why))
-
-    def _is_here(self, job: str) -> bool:
-        scheduler = self._dispatch.scheduler
-        return job in scheduler.active or job in scheduler.pending or job in self._dispatch.ending
 
     def _requested(self, row: Message) -> Job:
         """The job of a row that waits.  Raises `RequestError` if it has no place here any more."""
@@ -159,18 +158,19 @@ class Reconcile:
             why = answer.why if answer else f"it did not answer within {LIST_TIMEOUT:.0f} s"
             remedy = answer.remedy if answer else "see whether libvirtd hangs: `virsh list` must answer"
             raise UsageError(f"the back end {hypervisor.backend} cannot be used", why, remedy)
-        for name in answer.names:
-            id = AttemptId.parse(name)
-            if id is not None and id not in self._open and not self._is_followed(id):
-                await self._one(self._remove(id), id.job)
+        found = [id for name in answer.names if (id := AttemptId.parse(name)) is not None]
+        left = [id for id in found if id not in self._open and not self._is_followed(id)]
+        several = asyncio.Semaphore(CLEANERS)
+        await asyncio.gather(*(self._one(self._remove(id, several), id.job) for id in left))
 
     def _is_followed(self, id: AttemptId) -> bool:
         followed = [active.id for active in self._dispatch.scheduler.active.values()]
         return id in followed or id in self._dispatch.errands
 
-    async def _remove(self, id: AttemptId) -> None:
+    async def _remove(self, id: AttemptId, several: asyncio.Semaphore) -> None:
         what = order.Clean(self._dispatch.hypervisor, id, self._places.vm(id))
-        answer = await errand(self._forkserver, what, CLEAN_TIMEOUT)
+        async with several:
+            answer = await errand(self._forkserver, what, CLEAN_TIMEOUT)
         if isinstance(answer, reports.Found):
             log.warning("removed what was left of an attempt", extra={"job": id.job, "attempt": id.attempt})
         else:

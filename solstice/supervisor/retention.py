@@ -1,23 +1,30 @@
 """Forgets jobs that ended long ago: first their logs, then their rows.
 
 In this order, because a row whose logs are gone comes again at the next time, and logs without a row would never be
-found.  Called by an operator (`solstice db prune`), and once an hour for what is older than RETENTION.
+found.  The logs are removed by a worker: a directory can be large, and a disk slow.  Called by an operator (`solstice
+db prune`), and once an hour for what is older than RETENTION.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from solstice.errors import UsageError
-from solstice.host import clock, files
+from solstice.errors import Cause, SolsticeError, UsageError
+from solstice.host import clock
+from solstice.protocol import order, reports
 from solstice.protocol.lines import Message
-from solstice.supervisor.store import Store, StoreRefused
+from solstice.supervisor.children import errand
+from solstice.supervisor.forkclient import ForkServer
+from solstice.supervisor.store import Store
 
 EVERY = 3600.0
+# For one batch.
+REMOVE_TIMEOUT = 600.0
 
 log = logging.getLogger(__name__)
 
@@ -25,16 +32,17 @@ log = logging.getLogger(__name__)
 class Retention:
     """`host` is the owner id, `jobs` the directory of the records, `age()` how many seconds are kept; 0: for ever."""
 
-    def __init__(self, store: Store, host: str, jobs: Path, age: Callable[[], float]) -> None:
+    def __init__(self, store: Store, forkserver: ForkServer, host: str, jobs: Path, age: Callable[[], float]) -> None:
         self._store = store
+        self._forkserver = forkserver
         self._host = host
         self._jobs = jobs
         self._age = age
 
     async def prune(self, asked: Message) -> Any:
-        """Forget what ended more than `older_than` seconds ago.  → `{"jobs": N}`; raises `UsageError`."""
+        """Forget what ended more than `older_than` seconds ago.  → `{"jobs": N}`; raises `SolsticeError`."""
         seconds = asked.get("older_than")
-        if not isinstance(seconds, int | float) or seconds < 0:
+        if not isinstance(seconds, int | float) or not 0 <= seconds < math.inf:
             raise UsageError("prune", "older_than is no number of seconds", "solstice db prune --older-than 30d")
         return {"jobs": await self._forget(clock.wall() - seconds)}
 
@@ -44,8 +52,8 @@ class Retention:
             if self._age():
                 try:
                     await self._forget(clock.wall() - self._age())
-                except StoreRefused as refused:
-                    log.error("old jobs are not forgotten: %s", refused)
+                except SolsticeError as error:
+                    log.error("old jobs are not forgotten: %s", error)
             await asyncio.sleep(EVERY)
 
     async def _forget(self, older_than: float) -> int:
@@ -56,24 +64,19 @@ class Retention:
             count += len(removed)
             if not page["jobs"]:
                 break
-            ids = [job["id"] for job in page["jobs"]]
-            # not in the loop: a directory can be large, and a disk slow
-            removed = await asyncio.to_thread(_remove, self._jobs, ids)
+            removed = await self._remove(job["id"] for job in page["jobs"])
             after = page["jobs"][-1]["seq"]
         if count:
             log.info("forgot jobs that ended long ago", extra={"count": count})
         return count
 
-
-def _remove(jobs: Path, ids: Iterable[str]) -> list[str]:
-    """Those whose logs are gone now, on the disk too."""
-    removed = []
-    for id in ids:
+    async def _remove(self, ids: Iterable[str]) -> list[str]:
+        """Those whose logs are gone now.  Raises `SolsticeError` if nobody could look after it."""
         try:
-            files.remove_tree(jobs / id)
-        except OSError as error:
-            log.error("logs cannot be removed: %s", error.strerror, extra={"job": id})
-        else:
-            removed.append(id)
-    files.sync(jobs)
-    return removed
+            answer = await errand(self._forkserver, order.Forget(self._jobs, tuple(ids)), REMOVE_TIMEOUT)
+        except OSError as error:  # no descriptor left: there will be one again
+            answer = reports.Failed(Cause.HYPERVISOR, str(error))
+        if isinstance(answer, reports.Found):
+            return list(answer.names)
+        why = answer.why if answer else f"its worker died, or took longer than {REMOVE_TIMEOUT:.0f} s"
+        raise SolsticeError("logs cannot be removed", why, "see whether the disk of the state directory is well")

@@ -67,6 +67,7 @@ class Scheduler:
 
     def add(self, job: Job) -> None:
         """A job was accepted."""
+        self.active.pop(job.id, None)  # one that is lost
         self.pending[job.id] = job
         self.pump()
 
@@ -108,6 +109,15 @@ class Scheduler:
         """Start nothing any more."""
         self._open = False
         self._cancel_next()
+
+    async def begun(self, timeout: float) -> None:
+        """Start nothing any more, and wait until each worker can be adopted, at most `timeout` seconds."""
+        self.close()
+        waiting = [asyncio.create_task(active.begun.wait()) for active in self.active.values()]
+        if waiting:
+            await asyncio.wait(waiting, timeout=timeout)
+        for task in waiting:
+            task.cancel()
 
     async def abandon(self) -> None:
         """Follow no attempt any more; whoever comes next finds them in the store and at their sockets."""
@@ -161,6 +171,13 @@ class Scheduler:
         """Count an attempt that another supervisor began; `rest` is what is left of it."""
         self._follow(active, rest)
 
+    def forget_lost(self) -> None:
+        """The store has been gone through: what is lost still has ended there."""
+        for active in list(self.active.values()):
+            if active.is_lost:
+                del self.active[active.job.id]
+        self.pump()
+
     def _start(self, job: Job, now: float) -> None:
         del self.pending[job.id]
         active = Active(job, AttemptId(self._owner, job.id, job.attempt), since=now)
@@ -178,8 +195,9 @@ class Scheduler:
         job = active.job
         self.labels.ended(job.image.name, job.id, active.outcome, self._clock())
         if not task.cancelled() and task.exception() is not None:
-            # What this job left is unknown, so its slot stays taken; the next start finds it in the store.
+            # What this job left is unknown, so its slot stays taken; the next pass over the store finds it there.
             log.critical("attempt lost by a fault of Solstice", extra={"job": job.id}, exc_info=task.exception())
+            active.is_lost = True
             return
         del self.active[job.id]
         if active.again is not None and not task.cancelled():

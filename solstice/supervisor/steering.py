@@ -1,4 +1,5 @@
-"""What the control socket's changing commands do: cancel a job, pause and resume labels or the host, drain it.
+"""What the control socket's changing commands do: cancel a job, pause and resume labels or the host, drain it, look at
+images again.
 
 A pause is kept in the state directory, for the next start must not undo what an operator wanted; a drain is not, for
 it is what one does before a restart.
@@ -58,6 +59,27 @@ class Steering:
         else:
             labels.resume(image)
         return self._changed("resumed", image)
+
+    async def images(self, asked: Message) -> Any:
+        """→ `[{"name", "state", "path", "digest"}, …]`; the images in `look` are looked at again now.
+
+        Raises `UsageError` if one of those is not of this host.
+        """
+        images, known = self._dispatch.images, self._dispatch.catalogue.image_map.images
+        for name in asked.get("look", ()):
+            if name not in known:
+                raise UsageError(f"image {name!s:.80}", "this host has no such image", f"it has {', '.join(known)}")
+            images.look_again(name)
+        return [self._image_now(name) for name in sorted(known)]
+
+    def _image_now(self, name: str) -> dict[str, Any]:
+        ready = self._dispatch.images.ready.get(name)
+        return {
+            "name": name,
+            "state": self._dispatch.image_state(name),
+            "path": str(ready.path) if ready is not None else None,
+            "digest": ready.digest if ready is not None else None,
+        }
 
     async def drain(self, asked: Message) -> Any:
         """Take nothing new and finish what was accepted; with `wait`, answer when that is done.

@@ -44,12 +44,17 @@ class _Question:
 
 
 class Store:
-    def __init__(self, url: str) -> None:
+    """`host` is the owner id: of one host, one store at a time carries out what is asked."""
+
+    def __init__(self, url: str, host: str) -> None:
         self._url = url
+        self._host = host
         self._ids = itertools.count(_CONFIGURE + 1)
         self._asked: dict[int, _Question] = {}
         self._first: asyncio.Future[Message]
+        self._opening: asyncio.Timeout | None = None
         self._configured = False
+        self._upgrading = False
         self._trouble = ""
         self._child = Child("solstice.store", self._on_start, self._on_message, self._on_end)
 
@@ -58,11 +63,13 @@ class Store:
         self._first = asyncio.get_running_loop().create_future()
         self._child.start()
         try:
-            async with asyncio.timeout(OPEN_TIMEOUT):
+            async with asyncio.timeout(OPEN_TIMEOUT) as self._opening:
                 answer = await self._first
         except TimeoutError:
             why = f"the store process did not answer within {OPEN_TIMEOUT:.0f} s"
             raise UsageError("the database cannot be used", why, "read what it said above") from None
+        finally:
+            self._opening = None
         if not answer["ok"]:
             raise UsageError("the database cannot be used", answer["error"], "see --database-url and --state-dir")
 
@@ -72,6 +79,8 @@ class Store:
     @property
     def state(self) -> str:
         """How it is, in words for people."""
+        if self._upgrading:
+            return "upgrading its tables, which may take long"
         if not self._configured:
             return "not answering: its process is being started again"
         silent = time.monotonic() - next(iter(self._asked.values())).at if self._asked else 0.0
@@ -106,6 +115,7 @@ class Store:
 
     def _on_end(self) -> None:
         self._configured = False
+        self._set_upgrading(False)
 
     def _register(self, number: int, message: Message) -> asyncio.Future[Any]:
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
@@ -113,10 +123,20 @@ class Store:
         return answer
 
     def _on_start(self, stream: Stream) -> None:
-        stream.send({"op": "configure", "id": _CONFIGURE, "url": self._url})
+        stream.send({"op": "configure", "id": _CONFIGURE, "url": self._url, "host": self._host})
+
+    def _set_upgrading(self, upgrading: bool) -> None:
+        """Whoever waits for the first answer waits as long as an upgrade takes; the store has a limit of its own."""
+        if upgrading:
+            log.warning("the tables of the database are being upgraded, which may take long if they are large")
+        if self._opening is not None and not self._opening.expired() and upgrading != self._upgrading:
+            until = None if upgrading else asyncio.get_running_loop().time() + OPEN_TIMEOUT
+            self._opening.reschedule(until)
+        self._upgrading = upgrading
 
     def _on_configured(self, message: Message) -> None:
         """A store that cannot open the database is ended, and `Child` starts the next one, until one can."""
+        self._set_upgrading(False)
         self._configured = message["ok"]
         stream = self._child.stream
         assert stream is not None, "it has just answered"  # noqa: S101
@@ -129,6 +149,9 @@ class Store:
             self._first.set_result(message)
 
     def _on_message(self, message: Message) -> None:
+        if message["id"] == _CONFIGURE and "upgrading" in message:
+            self._set_upgrading(True)
+            return
         if message["id"] == _CONFIGURE:
             self._on_configured(message)
             return

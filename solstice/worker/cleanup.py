@@ -10,7 +10,7 @@ from pathlib import Path
 
 from setproctitle import setproctitle
 
-from solstice.host import files
+from solstice.host import files, journal
 from solstice.hypervisors import router
 from solstice.model import AttemptId
 from solstice.protocol import attach, order
@@ -29,8 +29,8 @@ def clean(what: order.Clean) -> None:
     hypervisor.close()
     record = what.directory.parent
     files.remove_tree(what.directory)
-    for name in (attach.JOURNAL, attach.SOCKET):
-        (record / name).unlink(missing_ok=True)
+    journal.put_away(record / attach.JOURNAL)
+    (record / attach.SOCKET).unlink(missing_ok=True)
     if what.id.attempt == 0:  # a probe has no record to keep
         files.remove_tree(record.parent)
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import signal
 import time
+from collections.abc import Callable
 
 from solstice.errors import Cause
 from solstice.lifecycle import JobState
 from solstice.model import JobRequest, Outcome, StepResult
+from solstice.protocol import reports
 from solstice.protocol.session import CHECKOUT, Event, Told
 from solstice.worker.watch import Watch
 
@@ -19,11 +21,12 @@ _CHECKOUT_NAME = "checkout"
 
 
 class Job:
-    """`limit` is the job's own time in seconds, from now."""
+    """`limit` is the job's own time in seconds, from now; `report` is told when a step begins and ends."""
 
-    def __init__(self, request: JobRequest, limit: float) -> None:
+    def __init__(self, request: JobRequest, limit: float, report: Callable[[reports.Step], None]) -> None:
         self._request = request
         self._limit = limit
+        self._report = report
         self._deadline = time.monotonic() + limit
         self._results: list[StepResult] = []
         self._running: int | None = None
@@ -45,10 +48,13 @@ class Job:
     def _note(self, told: Told) -> None:
         if told.event is Event.STEP_STARTED:
             self._running, self._began = told.index, time.monotonic()
+        elif told.event is Event.STEP_BEGAN:
+            self._report(reports.Step(told.index, self._name(told.index), guest_at=told.guest_at))
         elif told.event is Event.STEP_ENDED:
             seconds = round(time.monotonic() - self._began, 3)
             self._results.append(StepResult(self._name(told.index), told.exit_code, seconds))
             self._running = None
+            self._report(reports.Step(told.index, self._name(told.index), told.exit_code, told.guest_at))
 
     def _next_deadline(self) -> float:
         limit = self._step_limit()

@@ -45,6 +45,7 @@ class Life:
         self._watch = Watch(link, self._session.channel)
         self._hypervisor: Hypervisor | None = None
         self._started = False
+        self._greeted_at: int | None = None
         self._job: Job | None = None
         self._hurry = False
         self._asked_to_stop = False
@@ -90,14 +91,17 @@ class Life:
         hypervisor.start(self._vm.id)
         racepoints.reach("worker.start.after")
         self._started = True
-        if hypervisor.carries_guest and not self._watch.until(Event.HELLO, deadline):
-            raise DeadlineExpired(Cause.BOOT_TIMEOUT, f"no word from the runner within {limit:g} s")
+        if hypervisor.carries_guest:
+            hello = self._watch.until(Event.HELLO, deadline)
+            if hello is None:
+                raise DeadlineExpired(Cause.BOOT_TIMEOUT, f"no word from the runner within {limit:g} s")
+            self._greeted_at = hello.guest_at
 
     def _run(self, hypervisor: Hypervisor) -> Outcome:
-        self._enter(Phase.RUNNING)
+        self._enter(Phase.RUNNING, self._greeted_at)
         if not hypervisor.carries_guest:
             return self._rehearse()
-        self._job = Job(self._order.request, self._order.request.timeout_s or self._order.limits.job)
+        self._job = Job(self._order.request, self._order.request.timeout_s or self._order.limits.job, self._link.send)
         outcome = self._job.follow(self._watch)
         return self._collect(outcome) if outcome.state is JobState.TIMED_OUT else outcome
 
@@ -150,9 +154,9 @@ class Life:
             except Stopped as stopped:
                 self._hurry = self._hurry or stopped.stop.hurry
 
-    def _enter(self, phase: Phase) -> None:
+    def _enter(self, phase: Phase, guest_at: int | None = None) -> None:
         setproctitle(f"solstice: worker {self._vm.id.short} {self._vm.label} {phase}")
-        self._link.send(reports.PhaseEntered(phase))
+        self._link.send(reports.PhaseEntered(phase, guest_at))
 
 
 def _environment(what: order.Run) -> dict[str, str]:

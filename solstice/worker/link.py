@@ -9,18 +9,23 @@ journal, not a buffer: one that is slow, stopped or gone costs neither time nor 
 from __future__ import annotations
 
 import logging
+import select
 import socket
 import time
 from collections import deque
 from pathlib import Path
 from types import TracebackType
 
-from solstice.errors import InternalError
+from solstice.errors import Cause, InfraError, InternalError
 from solstice.host import clock, racepoints
 from solstice.host.channel import Channel, Closed
 from solstice.host.journal import Journal
 from solstice.protocol import attach, order, reports
 from solstice.protocol.lines import Message, encode
+
+# How long the last words wait for a disk that is full, or for a supervisor; the VM is gone by then.
+LINGER = 600.0
+TRY_AGAIN = 1.0
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +64,8 @@ class _Supervisor:
 class Link:
     """The journal, the listening socket and at most one supervisor, of the attempt whose directory `record` is.
 
-    A context manager; at its end nobody can attach any more.  Raises `OSError` if socket or journal cannot be made.
+    A context manager; at its end nobody can attach any more.  Raises `OSError` if socket or journal cannot be made, and
+    `InfraError` if the attempt was given up before.
     """
 
     def __init__(self, record: Path, pipe: Channel) -> None:
@@ -73,6 +79,11 @@ class Link:
             self._journal.close()
             raise
         racepoints.reach("worker.listen.after")
+        if (record / attach.CLOSED).exists():
+            (record / attach.JOURNAL).unlink()
+            self._journal.close()
+            self._stop_listening()
+            raise InfraError(Cause.HOST_LOST, "the attempt was given up before its worker began")
         self._lets_in = True
         self._supervisor: _Supervisor | None = _Supervisor(pipe, 0)
         self._newcomer: Channel | None = None
@@ -83,6 +94,7 @@ class Link:
         return self
 
     def __exit__(self, _kind: type[BaseException] | None, _e: BaseException | None, _at: TracebackType | None) -> None:
+        self._leave_the_end_to_somebody(time.monotonic() + racepoints.sooner(LINGER))
         racepoints.reach("worker.leave.before")
         self._stop_listening()
         self._journal.close()
@@ -170,7 +182,17 @@ class Link:
         self._newcomer = None
         self._supervisor = _Supervisor(channel, min(after + 1, len(self._journal.lines)))
 
+    def _leave_the_end_to_somebody(self, deadline: float) -> None:
+        """While the disk does not take the journal's end, and nobody has heard it, it is in this process alone."""
+        while not (self._journal.is_whole or self._is_heard()) and time.monotonic() < deadline:
+            select.select(self.readers, self.writers, [], TRY_AGAIN)
+            self.serve()
+            self._journal.flush()
+
     # Telling
+
+    def _is_heard(self) -> bool:
+        return self._supervisor is not None and not self._supervisor.is_behind(self._journal.lines)
 
     def _tell(self) -> None:
         if self._supervisor is not None:

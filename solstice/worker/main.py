@@ -25,7 +25,7 @@ from solstice.model import OWNER_DIGITS, AttemptId, Backend, DiskFormat, JobRequ
 from solstice.protocol import order, reports
 from solstice.runner import script
 from solstice.seed import documents, iso
-from solstice.worker import cleanup, life, probe
+from solstice.worker import cleanup, forget, life, probe
 from solstice.worker.link import Link
 from solstice.worker.reporter import Reporter
 
@@ -98,6 +98,8 @@ def _run_errand(what: order.Errand, reporter: Reporter) -> None:
             cleanup.clean(what)
         case order.List():
             reporter.send(reports.Found(names=cleanup.find(what)))
+        case order.Forget():
+            reporter.send(reports.Found(names=forget.forget(what)))
         case order.Probe():
             reporter.send(reports.Found(probe=probe.probe(what)))
         case order.BootTest():

@@ -45,12 +45,12 @@ class Watch:
                 return None
             self._wait(deadline)
 
-    def until(self, wanted: Event, deadline: float) -> bool:
-        """True as soon as `wanted` comes; False when `deadline` passes first.  Raises as `next` does."""
+    def until(self, wanted: Event, deadline: float) -> Told | None:
+        """What was told as soon as `wanted` comes; None when `deadline` passes first.  Raises as `next` does."""
         while (told := self.next(deadline)) is not None:
             if told.event is wanted:
-                return True
-        return False
+                return told
+        return None
 
     def until_gone(self, deadline: float) -> bool:
         """True as soon as the VM has ended or nobody can tell any more; False at `deadline`.  Raises `Stopped`."""

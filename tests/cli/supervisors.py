@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 JOB = "7f3a91c2-0000-4000-8000-000000000000"
 OTHER = "19be04d7-0000-4000-8000-000000000000"
 NOON = 1_790_000_000.0
+DIGEST = "sha256:" + "0f" * 32
 
 Answer = Callable[[Message], Any]
 
@@ -186,6 +187,7 @@ FAILED: dict[str, Any] = {
         {
             "job": JOB,
             "attempt": 2,
+            "image_digest": DIGEST,
             "phase": "cleaning",
             "backend": "libvirt",
             "host": "metal-1",

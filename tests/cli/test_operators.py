@@ -16,7 +16,7 @@ from solstice.cli import show as show_command
 from solstice.cli import status as status_command
 from solstice.cli import why as why_command
 from solstice.errors import UsageError
-from tests.cli.supervisors import FAILED, JOB, NOON, OTHER, STATUS, WAITS, Supervisor, solstice
+from tests.cli.supervisors import DIGEST, FAILED, JOB, NOON, OTHER, STATUS, WAITS, Supervisor, solstice
 
 Answering = Callable[..., Supervisor]
 
@@ -152,6 +152,7 @@ def test_show_has_the_cause_with_its_remedy_and_every_attempt() -> None:
         "",
         "attempt 2  on metal-1 (libvirt): failed",
         "  phases   preparing 0.3 s, booting 4.7 s, running 2.2 s, cleaning 0.8 s",
+        f"  image    {DIGEST}",
         f"  log      /var/lib/solstice/jobs/{JOB}/2/log",
         "  STEP      EXIT  TOOK",
         "  checkout  0     0.4 s",

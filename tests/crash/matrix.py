@@ -14,8 +14,17 @@ from solstice.host import racepoints
 ALL = "SOLSTICE_TEST_CRASH"
 SEED = "SOLSTICE_TEST_SEED"
 SAMPLE = 10
-# Noop has nothing to collect, and no cleaning that fails; only a worker of another version says what is unknown.
-_NOT_ON_NOOP = ("worker.collecting.", "worker.failed.", "supervisor.failed.", "supervisor.unknown.", "images.")
+# Noop has no image, no steps, nothing to collect, and no cleaning that fails; only a worker of another version says
+# what is unknown.
+_NOT_ON_NOOP = (
+    "images.",
+    "worker.step.",
+    "worker.collecting.",
+    "worker.failed.",
+    "supervisor.step.",
+    "supervisor.failed.",
+    "supervisor.unknown.",
+)
 
 
 class Fault(StrEnum):

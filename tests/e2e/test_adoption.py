@@ -14,6 +14,7 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from solstice.broker.enqueue import ResultListener
+from solstice.protocol import attach
 from tests.e2e.conftest import Make
 from tests.e2e.service import Service
 from tests.real.postgresql import Postgresql
@@ -54,13 +55,17 @@ def terminal_events(service: Service, job: str, begin: object) -> dict[str, obje
 
 
 def nothing_left(service: Service) -> None:
-    """No VM, no directory, journal or socket of one, and no process."""
+    """No VM, no directory, journal or socket of one, and no process; soon, as a journal goes after its last report."""
+    jobs = service.state / "jobs"
+
+    def traces() -> list[str]:
+        names = {path.name for path in jobs.rglob("*") if path.name == "vm" or not path.is_dir()}
+        return sorted(names - {"log", "console.log", attach.CLOSED})
+
+    until(lambda: not traces(), seconds=5.0, what="no trace of a VM", evidence=lambda: str(traces()))
     assert [path.name for path in (service.state / "noop").iterdir()] == []
-    left = {path.name for path in (service.state / "jobs").rglob("*") if not path.is_dir()}
-    assert left <= {"log", "console.log"}
-    assert not list((service.state / "jobs").rglob("vm"))
     titles = [" ".join(process.cmdline()) for process in psutil.process_iter(["cmdline"]) if process.info["cmdline"]]
-    for job in (service.state / "jobs").iterdir():
+    for job in jobs.iterdir():
         assert not [title for title in titles if f"worker {job.name[:8]}" in title]
 
 

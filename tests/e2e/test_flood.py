@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import random
 import threading
@@ -105,6 +106,8 @@ class Results:
         return {job for job in self.states if not job.startswith("rejected")}
 
 
+# pika leaves its pair of wake-up sockets to the garbage collector when the broker goes at some moments of a connection.
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_two_thousand_jobs_end_once_whatever_the_broker_does(reachable: Path, vhost: str, broker: Broker) -> None:
     bodies, ids = messages(seed=20261124)
     with Recorder(f"{vhost}?heartbeat=5") as recorder:
@@ -133,6 +136,7 @@ def test_two_thousand_jobs_end_once_whatever_the_broker_does(reachable: Path, vh
         finally:
             service.close()
         unacked = recorder.longest_unacked()
+    gc.collect()  # while that warning is not an error
     assert results.ended == ids
     assert Counter(len(states) for job, states in results.states.items() if job in ids) == {1: JOBS}
     assert {letter["x-solstice-reason"] for letter, _ in letters} == {"request.invalid"}

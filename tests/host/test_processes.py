@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -23,6 +24,14 @@ PYTHON = {"PYTHONPATH", "PYTHONSAFEPATH"}
 
 def test_what_a_program_prints_is_given_back() -> None:
     assert processes.run(["printf", "%s", "a b"], timeout=10).stdout == b"a b"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="util-linux has the program that sets the limit")
+def test_a_program_has_no_more_memory_than_it_may() -> None:
+    argv = [sys.executable, "-c", "import mmap; print(len(mmap.mmap(-1, 1 << 30)))"]
+    assert processes.run(argv, timeout=10).stdout == b"1073741824\n"
+    with pytest.raises(InfraError, match="Cannot allocate memory"):
+        processes.run(argv, timeout=10, memory=512 << 20)
 
 
 def test_no_shell_reads_the_words() -> None:

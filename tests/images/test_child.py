@@ -363,8 +363,8 @@ def test_what_was_said_to_be_ready_is_kept_from_being_pruned(child: Running, ser
     ready = child.hear_next(Ready)
     with usage.unused(ready.path) as is_unused:
         assert not is_unused
-    child.say(Configure(()))
     child.hear_next(Idle)
+    child.say(Configure(()))
     child.hear_next(Idle)
     with usage.unused(ready.path) as is_unused:
         assert is_unused

@@ -1,9 +1,11 @@
 import struct
+import subprocess
+from pathlib import Path
 
 import pytest
 
 from solstice.errors import Cause, InfraError
-from solstice.images.header import ImageFacts, check
+from solstice.images.header import BACKING_HEAD, ImageFacts, backing_of, check
 from solstice.model import DiskFormat
 
 GIB = 1 << 30
@@ -60,3 +62,23 @@ def test_features_of_version_2_are_not_read() -> None:
 def test_an_empty_image_is_refused() -> None:
     with pytest.raises(InfraError, match="empty"):
         check(b"", 0)
+
+
+def test_a_qcow2_header_where_a_raw_disk_is_expected_is_refused() -> None:
+    with pytest.raises(InfraError, match="begins with a qcow2 header where a raw disk is expected"):
+        check(qcow2(), 200_000, DiskFormat.RAW)
+    with pytest.raises(InfraError, match="no qcow2 header where a qcow2 disk is expected"):
+        check(bytes(512), 4096, DiskFormat.QCOW2)
+    assert check(qcow2(), 200_000, DiskFormat.QCOW2).format is DiskFormat.QCOW2
+
+
+def test_the_backing_file_of_a_real_overlay_is_found(tmp_path: Path) -> None:
+    base, overlay = tmp_path / ("long" * 40), tmp_path / "overlay"
+    base.write_bytes(bytes(1 << 20))
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-b", base, "-F", "raw", overlay], check=True)
+    assert backing_of(overlay.read_bytes()[:BACKING_HEAD]) == str(base)
+
+
+@pytest.mark.parametrize("head", [b"", b"QFI\xfb", bytes(512), qcow2()])
+def test_what_has_no_backing_file_names_none(head: bytes) -> None:
+    assert backing_of(head) is None

@@ -24,6 +24,9 @@ def test_orders_survive_the_stream(said: Order) -> None:
         Progress("tiny", None, 0),
         Ready("tiny", Path("/images/tiny.img"), DiskFormat.QCOW2, 1 << 40),
         Failed("tiny", Cause.DISK_FULL, "why", "remedy", 10.0),
+        Ready("tiny", Path("/images/tiny.img"), DiskFormat.RAW, 512, "sha256:00"),
+        messages.Candidate("tiny", Path("/images/versions/tiny/00"), DiskFormat.RAW, 512),
+        messages.NotRefreshed("tiny", "why", "remedy", 10.0),
         Idle(),
     ],
 )
@@ -42,3 +45,10 @@ def test_an_image_needs_no_more_than_what_the_child_uses() -> None:
 def test_what_is_no_order_is_refused(message: dict[str, object]) -> None:
     with pytest.raises(BadMessage):
         messages.order(message)
+
+
+@pytest.mark.parametrize(
+    "said", [messages.Wanted("tiny"), messages.Tested("tiny", Path("/images/versions/tiny/00"), False, "no hello")]
+)
+def test_what_is_said_of_jobs_and_tests_survives_the_stream(said: messages.Order) -> None:
+    assert messages.order(decode(encode(messages.encode(said)))) == said

@@ -40,7 +40,9 @@ def test_a_worker_of_version_1_is_understood(line: str) -> None:
 def test_what_a_worker_says_now_is_what_a_supervisor_of_version_1_understands(line: str) -> None:
     report, message = VERSION_1[line], json.loads(line)
     if isinstance(report, reports.Report):
-        assert reports.encode(report, message["n"], 1.5) == message
+        said = reports.encode(report, message["n"], 1.5)
+        assert said["report"].items() >= message["report"].items(), "what it does not know it lets pass"
+        assert {**said, "report": message["report"]} == message
     else:
         assert reports.encode_alive(1.5) == message
 
@@ -51,6 +53,19 @@ def test_a_field_that_is_not_known_is_let_pass(line: str) -> None:
     newer = {**message, "since": "later", "report": {**message.get("report", {}), "since": "later"}}
     assert reports.decode(newer) == (VERSION_1[line], 1.5)
     assert reports.number(newer) == message.get("n")
+
+
+def test_a_step_is_said_on_a_line_with_both_clocks() -> None:
+    step = reports.Step(0, "build", 3, guest_at=1_700_000_000)
+    line = (
+        '{"v":1,"n":4,"at":1.5,"type":"step","report":{"index":0,"name":"build","exit_code":3,"guest_at":1700000000}}\n'
+    )
+    assert lines.encode(reports.encode(step, 4, 1.5)).decode() == line
+    assert reports.decode(lines.decode(line.strip().encode())) == (step, 1.5)
+    assert reports.decode({**json.loads(line), "report": {"index": -1, "name": "checkout"}}) == (
+        reports.Step(-1, "checkout", exit_code=None, guest_at=None),
+        1.5,
+    )
 
 
 def test_a_kind_of_report_that_is_not_known_keeps_its_number_and_its_time() -> None:

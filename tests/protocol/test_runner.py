@@ -23,6 +23,7 @@ from solstice.protocol.runner import (
     Output,
     Rebooted,
     StepEnd,
+    StepStart,
     Unsendable,
     bye,
     cancel,
@@ -46,6 +47,9 @@ HELLO = record("", type="hello", protocol=1, system="Linux 6.1.0 x86_64")
 GENUINE: dict[bytes, Event] = {
     record(NONCE, type="step_end", index=3, exit_code=143): StepEnd(3, 143),
     record(NONCE, type="step_end", index=-1, exit_code=127): StepEnd(CHECKOUT, 127),
+    record(NONCE, type="step_start", index=3): StepStart(3),
+    record(NONCE, type="step_start", index=-1, at=1_700_000_000): StepStart(CHECKOUT, 1_700_000_000),
+    record(NONCE, type="step_end", index=3, exit_code=0, at=1_700_000_000): StepEnd(3, 0, 1_700_000_000),
     record(NONCE, type="bye"): Bye(),
     record(NONCE, type="bye", later_field=[1, {"a": "b"}]): Bye(),
     record(GUARD, type="rebooted"): Rebooted(),
@@ -66,6 +70,9 @@ FORGED = [
     record(NONCE, type="step_end", index=0, exit_code=True),
     record(NONCE, type="step_end", index="0", exit_code=0),
     record(NONCE, type="step_end", exit_code=0),
+    record("", type="step_start", index=0),
+    record(NONCE, type="step_start", index="0"),
+    record(NONCE, type="step_start"),
     b"\x1e" + NONCE.encode() + b"[]\n",
     b"\x1e" + NONCE.encode() + b"{" * 3000 + b"\n",
     b"\x1e" + NONCE.encode() + b'{"type":"bye","n":' + b"1" * MAX_RECORD + b"}\n",
@@ -130,6 +137,14 @@ def test_any_chunking_of_output_and_records_gives_the_same_events_and_every_byte
 @pytest.mark.parametrize("forged", FORGED, ids=range(len(FORGED)))
 def test_forged_and_malformed_records_are_output(forged: bytes) -> None:
     assert decode(greeted(), [b"before", forged, b"after"]) == [Output(b"before" + forged + b"after")]
+
+
+@pytest.mark.parametrize("at", [-1, 1.5, True, "1700000000", None, [], {}, 253_402_300_800, 10**3000, float("nan")])
+def test_a_time_that_is_none_costs_the_time_and_not_the_record(at: object) -> None:
+    assert decode(greeted(), [record(NONCE, type="step_start", index=0, at=at)]) == [StepStart(0)]
+    assert decode(greeted(), [record(NONCE, type="step_end", index=0, exit_code=0, at=at)]) == [StepEnd(0, 0)]
+    hello = record("", type="hello", protocol=1, system="x", at=at)
+    assert Decoder(NONCE, GUARD).feed(hello) == [Hello(1, "x")]
 
 
 def test_transcript_of_another_job_is_output() -> None:

@@ -14,12 +14,13 @@ import subprocess
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
 import solstice.runner
 from solstice.protocol import runner
-from solstice.protocol.runner import Decoder, Event, Hello, Output
+from solstice.protocol.runner import Decoder, Event, Hello, Output, StepEnd, StepStart
 
 GUEST = Path(solstice.runner.__file__).with_name("guest.sh")
 NONCE = "a1" * 16
@@ -30,7 +31,7 @@ TIMEOUT = 15.0
 class Peer:
     """One start of the runner; `state` is what the guest keeps over a reboot, `path` its PATH.
 
-    `transcript` has every byte that the guest sent.
+    `transcript` has every byte that the guest sent, `times` what it said of its clock, and with which kind of event.
     """
 
     def __init__(self, state: Path, path: str, environment: Mapping[str, str] | None = None) -> None:
@@ -39,6 +40,7 @@ class Peer:
         self._events: list[Event] = []
         self._output = bytearray()
         self.transcript = bytearray()
+        self.times: list[tuple[type[Event], int | None]] = []
         # TAG is how the leftovers are found: a step has a session of its own
         self._tag = f"SOLSTICE_TEST_PEER={os.getpid()}.{self._master}.{time.monotonic_ns()}"
         name, _, value = self._tag.partition("=")
@@ -87,7 +89,7 @@ class Peer:
                 data = data[os.write(self._master, data[:4096]) :]
 
     def event(self) -> Event:
-        """The next event that is not output."""
+        """The next event that is neither output nor a step's start; without its time."""
         deadline = time.monotonic() + TIMEOUT
         while not self._events:
             left = deadline - time.monotonic()
@@ -129,4 +131,11 @@ class Peer:
             if isinstance(event, Output):
                 self._output += event.data
             else:
-                self._events.append(event)
+                self._keep(event)
+
+    def _keep(self, event: Event) -> None:
+        if isinstance(event, Hello | StepStart | StepEnd):
+            self.times.append((type(event), event.guest_at))
+            event = replace(event, guest_at=None)
+        if not isinstance(event, StepStart):
+            self._events.append(event)

@@ -141,9 +141,9 @@ class Guest:
     def record(self, **fields: object) -> None:
         self.print(record(self.nonce, **fields))
 
-    def greet(self) -> None:
+    def greet(self, **more: object) -> None:
         """Say hello and take the two secrets."""
-        self.record(type="hello", protocol=1, system="Linux 6.1 x86_64")
+        self.record(type="hello", protocol=1, system="Linux 6.1 x86_64", **more)
         welcome = self.heard()
         assert welcome.verb == "welcome"
         self.nonce, self.guard = welcome.fields["nonce"], welcome.fields["guard"]

@@ -7,12 +7,13 @@ import os
 import platform
 import re
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
 from solstice.protocol import runner
-from solstice.protocol.runner import PROTOCOL, Bye, Hello, Rebooted, StepEnd
+from solstice.protocol.runner import PROTOCOL, Bye, Hello, Rebooted, StepEnd, StepStart
 from solstice.runner.script import script
 from tests.runner.peer import GUARD, GUEST, NONCE, Peer
 
@@ -32,6 +33,33 @@ def test_three_steps_end_with_their_exit_codes(peer: Peer) -> None:
     assert peer.step("echo one; echo two >&2", index=0) == (StepEnd(0, 0), b"one\ntwo\n")
     assert peer.step("printf three; exit 7", index=1) == (StepEnd(1, 7), b"three")
     assert peer.step("kill -KILL $$", index=2) == (StepEnd(2, 137), b"")
+
+
+def test_the_guests_own_time_is_said_with_hello_and_around_each_step(peer: Peer) -> None:
+    before = int(time.time())
+    peer.step("sleep 1.1")
+    peer.step("true", index=1)
+    kinds, times = zip(*peer.times, strict=True)
+    assert kinds == (Hello, StepStart, StepEnd, StepStart, StepEnd)
+    hello, start, end, *_ = times
+    assert hello <= before + 1
+    assert before <= start < end <= int(time.time())
+    assert list(times) == sorted(times)
+
+
+@pytest.mark.parametrize("says", ["echo +%s", "exit 1", "echo 0123", "echo -5"])
+def test_a_guest_whose_date_has_no_seconds_says_no_time(
+    says: str, shell: str, state: Path, path: str, tmp_path: Path
+) -> None:
+    if "busybox" in shell:
+        pytest.skip("busybox takes its own date, whatever the PATH")
+    date = tmp_path / "bin" / "date"
+    date.write_text(f"#!/bin/sh\n{says}\n")
+    date.chmod(0o755)
+    with Peer(state, path) as peer:
+        peer.welcome()
+        assert peer.step("true") == (StepEnd(0, 0), b"")
+        assert peer.times == [(Hello, None), (StepStart, None), (StepEnd, None)]
 
 
 def test_a_failing_command_ends_the_step(peer: Peer) -> None:

@@ -66,6 +66,22 @@ def test_a_job_goes_from_hello_through_its_steps_to_its_end(served: Served, held
     assert served.end() == ([], b"==> first\noutput of first\n==> second\noutput of second\n")
 
 
+def test_what_the_guest_says_of_its_clock_is_told_once_for_each_step(served: Served, held: ExitStack) -> None:
+    served.begin(JOB)
+    guest = guest_of(served, held)
+    guest.greet(at=1000)
+    assert served.told() == Told(Event.HELLO, guest_at=1000)
+    assert served.told() == Told(Event.STEP_STARTED, 0)
+    for index, at in [(1, 1001), (0, 1002), (0, 1003)]:
+        guest.record(type="step_start", index=index, at=at)
+    guest.record(type="step_end", index=0, exit_code=0, at=999)
+    assert served.told() == Told(Event.STEP_BEGAN, 0, guest_at=1002)
+    assert served.told() == Told(Event.STEP_ENDED, 0, 0, 999)
+    assert served.told() == Told(Event.STEP_STARTED, 1)
+    guest.record(type="step_start", index=1, at="now")
+    assert served.told() == Told(Event.STEP_BEGAN, 1)
+
+
 def test_after_a_step_that_fails_the_rest_is_skipped(served: Served, held: ExitStack) -> None:
     guest = greeted(served, held)
     assert guest.heard().verb == "step"

@@ -17,12 +17,14 @@ from solstice.host.processes import spawn
 from solstice.protocol.lines import Message, encode
 
 PATIENCE = 20.0
+HOST = "0123456789ab"
 
 
 class Store:
-    """One store process and our end of its channel."""
+    """One store process, of the host `host`, and our end of its channel."""
 
-    def __init__(self) -> None:
+    def __init__(self, host: str = HOST) -> None:
+        self.host = host
         self.sock, theirs = socket.socketpair()
         with theirs:
             self.process = spawn("solstice.store", theirs)
@@ -53,7 +55,12 @@ class Store:
         return reply["result"]
 
     def configure(self, where: Path | str) -> None:
-        assert self.result("configure", url=where if isinstance(where, str) else f"sqlite:///{where}") == {}
+        url = where if isinstance(where, str) else f"sqlite:///{where}"
+        (number,) = self.write([{"op": "configure", "url": url, "host": self.host}])
+        reply = self.read()
+        if "upgrading" in reply:
+            reply = self.read()
+        assert reply == {"id": number, "ok": True, "result": {}}
 
     def kill(self) -> None:
         self.process.send_signal(signal.SIGKILL)
@@ -75,9 +82,9 @@ class Store:
 
 
 @contextmanager
-def running_store(where: Path | str | None = None) -> Iterator[Store]:
+def running_store(where: Path | str | None = None, host: str = HOST) -> Iterator[Store]:
     """A store process, configured for a file or a URL if there is one; no longer there afterwards."""
-    store = Store()
+    store = Store(host)
     try:
         if where is not None:
             store.configure(where)
@@ -98,7 +105,7 @@ def accept(job: str, label: str = "ubuntu-22.04", at: float = 1.0) -> Message:
 
 
 def start(job: str, attempt: int = 1, at: float = 2.0) -> Message:
-    return {"op": "start", "job": job, "attempt": attempt, "backend": "noop", "host": "0123456789ab", "at": at}
+    return {"op": "start", "job": job, "attempt": attempt, "backend": "noop", "host": HOST, "at": at}
 
 
 def finish(job: str, state: str = "succeeded", attempt: int = 1, cause: str | None = None, at: float = 9.0) -> Message:

@@ -10,9 +10,8 @@ from sqlalchemy import text
 from solstice.errors import UsageError
 from solstice.store import migrate
 from solstice.store.engine import opened
-from solstice.store.group import answer
-from tests.store.files import old_database, outsider
-from tests.store.process import accept, finish, new_job, running_store, start
+from tests.store.files import old_database, outsider, set_back
+from tests.store.process import HOST, accept, finish, new_job, running_store
 
 
 @pytest.fixture
@@ -65,6 +64,19 @@ def test_a_seq_of_a_database_that_was_taken_over_does_not_come_back(file: Path) 
         assert [job["seq"] for job in store.result("jobs")["jobs"]] == [2]
 
 
+def test_an_upgrade_is_announced_before_it_is_done_and_nothing_else_is(file: Path) -> None:
+    url = f"sqlite:///{file}"
+    with running_store(file):
+        pass  # new tables are made without a word
+    set_back(url)
+    with running_store() as store:
+        (number,) = store.write([{"op": "configure", "url": url, "host": HOST}])
+        assert store.read() == {"id": number, "upgrading": True}
+        assert store.read() == {"id": number, "ok": True, "result": {}}
+    with running_store(file) as store:
+        assert store.result("jobs") == {"jobs": []}
+
+
 @pytest.mark.parametrize(
     "newer", ["UPDATE alembic_version SET version_num = '9999'", "CREATE TABLE schema_version AS SELECT 999 AS version"]
 )
@@ -75,7 +87,7 @@ def test_newer_tables_are_refused_with_a_remedy_and_left_alone(file: Path, newer
         connection.execute(newer)
         before = list(connection.iterdump())
     with running_store() as store:
-        reply = store.ask("configure", url=f"sqlite:///{file}")
+        reply = store.ask("configure", url=f"sqlite:///{file}", host=HOST)
     assert reply["kind"] == "database"
     assert "its tables have version" in reply["error"]
     assert "999, and this Solstice knows version" in reply["error"]
@@ -94,27 +106,3 @@ def test_a_migration_that_fails_leaves_the_database_as_it_was(file: Path) -> Non
         pass
     with outsider(file) as connection:
         assert list(connection.iterdump()) == before
-
-
-def test_a_new_store_waits_until_the_old_one_is_gone(file: Path) -> None:
-    with running_store(file) as old, running_store() as new:
-        job = new_job()
-        old.stop()
-        old.write([accept(job), start(job)])
-        (number,) = new.write([{"op": "configure", "url": f"sqlite:///{file}"}])
-        assert not new.channel.wait(0.0)
-        old.go_on()
-        assert [old.read()["ok"], old.read()["ok"]] == [True, True]
-        assert old.close() == 0
-        reply = new.read()
-        assert (reply["id"], reply["ok"]) == (number, True)
-        assert new.result("job", job=job)["job"]["state"] == "running"
-
-
-def test_who_holds_the_database_is_named_when_it_does_not_go(file: Path) -> None:
-    with running_store(file) as store:
-        with pytest.raises(UsageError, match=f"pid {store.process.pid} holds it"), opened(f"sqlite:///{file}", 0.0):
-            pass
-        store.kill()
-        with opened(f"sqlite:///{file}", 0.0) as engine:
-            assert answer(engine, [{"op": "counts", "id": 1}])[0]["ok"]

@@ -14,6 +14,9 @@ from solstice.protocol.store import MAX_REQUEST, Refused, parse
 from tests.store.conftest import Ask
 from tests.store.process import accept, finish, new_job, release, start
 
+DIGEST = "sha256:" + "0f" * 32
+TIMINGS = {"preparing": 2.0, "booting": 3.0, "running": 4.0, "collecting": 5.0, "cleaning": 6.0, "done": 10.0}
+
 
 def result(ask: Ask, message: Message) -> Any:
     reply = ask(message)
@@ -50,10 +53,20 @@ def test_a_question_whose_answer_was_lost_with_the_store_is_answered_as_it_was_t
         assert result(ask, {**mine, **other}) == {"new": False, "state": "accepted"}
 
 
+def test_the_digest_of_the_image_is_kept_and_told_with_each_attempt(ask: Ask) -> None:
+    job = new_job()
+    result(ask, accept(job))
+    result(ask, {**start(job), "image_digest": DIGEST})
+    (attempt,) = result(ask, {"op": "job", "job": job})["attempts"]
+    assert attempt["image_digest"] == DIGEST
+    told = [json.loads(event["body"])["image_digest"] for event in result(ask, {"op": "outbox"})["events"]]
+    assert told == [None, DIGEST]
+
+
 def test_whole_life_of_a_job_is_kept_and_told(ask: Ask) -> None:
     job = new_job()
     result(ask, accept(job, at=1.0))
-    result(ask, start(job, at=2.0))
+    result(ask, {**start(job, at=2.0), "image_digest": DIGEST})
     for at, name in enumerate(("booting", "running", "collecting", "cleaning"), start=3):
         assert result(ask, phase(job, name, at=at)) == {"repeated": False}
     assert result(ask, finish(job, at=9.0)) == {"repeated": False}
@@ -64,14 +77,7 @@ def test_whole_life_of_a_job_is_kept_and_told(ask: Ask) -> None:
     assert (kept["job"]["state"], kept["job"]["counted"], kept["job"]["exit_code"]) == ("succeeded", 1, 0)
     assert (kept["job"]["accepted_at"], kept["job"]["started_at"], kept["job"]["ended_at"]) == (1.0, 2.0, 9.0)
     (attempt,) = kept["attempts"]
-    assert attempt["timings"] == {
-        "preparing": 2.0,
-        "booting": 3.0,
-        "running": 4.0,
-        "collecting": 5.0,
-        "cleaning": 6.0,
-        "done": 10.0,
-    }
+    assert attempt["timings"] == TIMINGS
     assert (attempt["outcome"], attempt["ended_at"]) == ("succeeded", 10.0)
 
     accepted, running, succeeded = result(ask, {"op": "outbox", "limit": 10})["events"]
@@ -85,6 +91,7 @@ def test_whole_life_of_a_job_is_kept_and_told(ask: Ask) -> None:
         "state": "succeeded",
         "label": "ubuntu-22.04",
         "image": "ubuntu-22.04-image",
+        "image_digest": DIGEST,
         "attempt": 1,
         "cause": None,
         "cause_text": None,

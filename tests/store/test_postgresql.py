@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
+from threading import Event
 from typing import Any
 
 import psycopg2
@@ -19,10 +21,12 @@ from solstice.store.engine import connect, opened, transaction
 from solstice.store.group import answer
 from tests.real.postgresql import Postgresql
 from tests.real.waiting import until
-from tests.store.process import accept, new_job, running_store
+from tests.store.files import set_back
+from tests.store.process import HOST, accept, new_job, running_store
 
 pytestmark = pytest.mark.postgresql
 
+OTHER = "ba9876543210"
 COUNTS: Message = {"op": "counts", "id": 1}
 
 
@@ -70,7 +74,7 @@ def test_server_that_is_gone_is_an_answer_until_it_is_back(postgresql: Postgresq
 
 @pytest.mark.usefixtures("impatient")
 def test_server_that_hangs_is_an_answer_in_time(postgresql: Postgresql, url: str) -> None:
-    with opened(url) as engine:
+    with opened(url, owner=HOST) as engine:
         postgresql.freeze()
         try:
             began = time.monotonic()
@@ -113,17 +117,70 @@ def test_request_that_two_hosts_accept_at_once_is_one_job(postgresql: Postgresql
     assert theirs["result"] == {"new": False, "state": "accepted"}
 
 
+@pytest.mark.usefixtures("impatient")
+def test_a_migration_of_large_tables_takes_as_long_as_it_takes(postgresql: Postgresql, url: str) -> None:
+    announced = Event()
+    with opened(url):
+        pass
+    set_back(url)
+    with ExitStack() as stack, outsider(url) as other, ThreadPoolExecutor() as pool:
+        # in the place of a table that takes long
+        other.cursor().execute("LOCK TABLE jobs")
+        upgraded = pool.submit(lambda: stack.enter_context(opened(url, on_upgrade=announced.set)))
+        until(lambda: _waiting(postgresql, url) == 1, seconds=20, what="the migration", evidence=str)
+        assert announced.is_set()
+        with pytest.raises(TimeoutError):
+            upgraded.result(4 * waiting.PATIENCE)
+        other.rollback()
+        engine = upgraded.result(20)
+        with engine.begin() as db:
+            assert migrate.differences(db) == []
+        other.cursor().execute("LOCK TABLE jobs")
+        (reply,) = answer(engine, [COUNTS])
+        assert "statement timeout" in reply["error"], "an ordinary statement has its limit again"
+        other.rollback()
+
+
 def _waiting(server: Postgresql, url: str) -> int:
     return len(server.execute("SELECT pid FROM pg_locks WHERE NOT granted", url))
 
 
 def test_stores_that_start_at_once_make_the_tables_once(url: str) -> None:
-    with running_store() as first, running_store() as second:
+    with running_store(host=HOST) as first, running_store(host=OTHER) as second:
         for store in (first, second):
-            store.write([{"op": "configure", "url": url}])
+            store.write([{"op": "configure", "url": url, "host": store.host}])
         assert [store.read()["ok"] for store in (first, second)] == [True, True]
         first.result(**accept(new_job()))
         assert second.result("counts")["counts"]["accepted"] == 1
+
+
+def test_a_lost_connection_loses_the_hosts_lock_and_the_next_one_takes_it_again(
+    postgresql: Postgresql, url: str
+) -> None:
+    with opened(url, 20.0, HOST) as engine:
+        for end in (postgresql.stop, postgresql.crash):
+            end()
+            postgresql.start()
+            assert answer(engine, [COUNTS])[0]["ok"]
+            with pytest.raises(UsageError, match="in use by this host"), opened(url, 0.0, HOST):
+                pass
+
+
+def test_a_store_that_finds_its_lock_taken_carries_nothing_out(postgresql: Postgresql, url: str) -> None:
+    with opened(url, 0.2, HOST) as old:
+        postgresql.execute("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'", url)
+        with opened(url, 20.0, HOST) as new:
+            for _ in range(2):
+                with pytest.raises(UsageError, match=f"pid {os.getpid()} on .* holds it"):
+                    answer(old, [{**accept(new_job()), "id": 1}])
+            assert answer(new, [COUNTS])[0]["result"]["counts"]["accepted"] == 0
+        assert answer(old, [COUNTS])[0]["ok"]
+
+
+def test_another_host_and_a_person_are_not_kept_out(url: str) -> None:
+    with opened(url, 0.0, HOST), opened(url, 0.0, OTHER) as other, opened(url, 0.0) as person:
+        assert answer(other, [COUNTS])[0]["ok"]
+        assert answer(person, [COUNTS])[0]["ok"]
 
 
 def test_new_database_has_the_tables_of_the_schema(url: str) -> None:
@@ -144,7 +201,7 @@ def test_newer_tables_are_refused_with_a_remedy(postgresql: Postgresql, url: str
 def test_wrong_password_is_refused_and_not_shown(postgresql: Postgresql, options: str) -> None:
     with running_store() as store:
         url = postgresql.url(password="wrong-secret") + options  # noqa: S106 - it is the wrong one
-        reply = store.ask("configure", url=url)
+        reply = store.ask("configure", url=url, host=HOST)
         assert reply["kind"] == "database"
         assert "password authentication failed" in reply["error"]
         assert "this host, user and password" in reply["error"]

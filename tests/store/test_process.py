@@ -5,14 +5,18 @@ from __future__ import annotations
 import resource
 import signal
 import struct
+import time
 from pathlib import Path
 
 import psutil
 import pytest
 
+from solstice.errors import UsageError
 from solstice.host.channel import Closed
 from solstice.protocol.lines import Message
-from tests.store.process import PATIENCE, Store, accept, finish, new_job, running_store, start
+from solstice.store.engine import opened
+from solstice.store.group import answer
+from tests.store.process import HOST, PATIENCE, Store, accept, finish, new_job, running_store, start
 
 
 def commits_in(wal: Path) -> int:
@@ -95,6 +99,33 @@ def test_end_of_stream_ends_the_process_after_what_it_was_asked(database_url: st
         assert {job["id"] for job in store.result("jobs")["jobs"]} == set(jobs)
 
 
+def test_a_new_store_waits_until_the_old_one_is_gone(database_url: str) -> None:
+    with running_store(database_url) as old, running_store() as new:
+        job = new_job()
+        old.stop()
+        old.write([accept(job), start(job)])
+        (number,) = new.write([{"op": "configure", "url": database_url, "host": HOST}])
+        assert not new.channel.wait(time.monotonic() + 0.5)
+        old.go_on()
+        assert [old.read()["ok"], old.read()["ok"]] == [True, True]
+        assert old.close() == 0
+        reply = new.read()
+        assert (reply["id"], reply["ok"]) == (number, True)
+        assert new.result("job", job=job)["job"]["state"] == "running"
+
+
+def test_who_holds_the_database_is_named_when_it_does_not_go(database_url: str) -> None:
+    with running_store(database_url) as store:
+        with (
+            pytest.raises(UsageError, match=rf"is in use.*with pid {store.process.pid}\b.* holds it"),
+            opened(database_url, 0.0, HOST),
+        ):
+            pass
+        store.kill()
+        with opened(database_url, 5.0, HOST) as engine:
+            assert answer(engine, [{"op": "counts", "id": 1}])[0]["ok"]
+
+
 def test_end_of_stream_before_configure_ends_the_process() -> None:
     with running_store() as store:
         assert store.close() == 0
@@ -123,7 +154,7 @@ def test_garbage_on_the_channel_ends_the_process_with_a_reason() -> None:
 def test_directory_that_takes_no_file_is_an_answer_and_configure_may_be_repeated(tmp_path: Path) -> None:
     with running_store() as store:
         # /proc takes no file from anyone: root, whom a mode would not stop, included
-        reply = store.ask("configure", url="sqlite:////proc/test.db")
+        reply = store.ask("configure", url="sqlite:////proc/test.db", host=HOST)
         assert reply["kind"] == "database"
         assert "the database /proc/test.db cannot be opened" in reply["error"]
         assert "check that the directory" in reply["error"]
@@ -161,12 +192,19 @@ def _all_at_once(store: Store, jobs: list[str]) -> list[Message]:
 def test_file_that_is_no_database_is_an_answer(tmp_path: Path) -> None:
     (tmp_path / "test.db").write_text("not a database\n" * 100)
     with running_store() as store:
-        assert "not a database" in store.ask("configure", url=f"sqlite:///{tmp_path / 'test.db'}")["error"]
+        assert "not a database" in store.ask("configure", url=f"sqlite:///{tmp_path / 'test.db'}", host=HOST)["error"]
+
+
+@pytest.mark.parametrize("host", [None, "", "0123456789AB", "0123456789abc", 7])
+def test_a_host_that_is_no_owner_id_is_refused(host: object, tmp_path: Path) -> None:
+    with running_store() as store:
+        assert "by its owner id" in store.ask("configure", url=f"sqlite:///{tmp_path}/test.db", host=host)["error"]
+        assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("url", ["postgresql:/secret@", "nosuchsystem://user:secret@host/x", "", 7])
 def test_unusable_url_is_refused_without_its_password(url: object) -> None:
     with running_store() as store:
-        reply = store.ask("configure", url=url)
+        reply = store.ask("configure", url=url, host=HOST)
         assert not reply["ok"]
         assert "secret" not in reply["error"]

@@ -154,10 +154,16 @@ def test_each_host_is_shown_its_own_jobs_and_publishes_its_own_events(ask: Ask) 
     assert result(ask, {"op": "open", "host": "cccccccccccc"}) == {"jobs": [], "attempts": [], "more": False}
 
 
-def test_what_was_stored_without_a_host_is_everybodys(ask: Ask, job: str) -> None:
-    opened = result(ask, {"op": "open", "host": "aaaaaaaaaaaa"})
+def test_what_was_stored_without_a_host_belongs_to_the_first_one_that_comes(ask: Ask, job: str) -> None:
+    first, second = "aaaaaaaaaaaa", "bbbbbbbbbbbb"
+    assert result(ask, {"op": "open", "host": first})["jobs"] == []
+    for host in (first, second, first):
+        result(ask, {"op": "host", "owner": host, "name": "a name", "at": 1.0})
+    opened = result(ask, {"op": "open", "host": first})
     assert [row["id"] for row in opened["jobs"]] == [row["job"] for row in opened["attempts"]] == [job]
-    assert len(result(ask, {"op": "outbox", "host": "aaaaaaaaaaaa"})["events"]) == 2
+    assert len(result(ask, {"op": "outbox", "host": first})["events"]) == 2
+    assert result(ask, {"op": "open", "host": second}) == {"jobs": [], "attempts": [], "more": False}
+    assert result(ask, {"op": "outbox", "host": second})["events"] == []
 
 
 def test_image_that_is_ready_again_replaces_what_was(ask: Ask) -> None:

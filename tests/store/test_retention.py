@@ -88,8 +88,8 @@ def test_batches_go_on_after_the_last_one_whether_its_logs_could_be_removed_or_n
 
 def test_logs_of_another_host_are_not_here(ask: Ask) -> None:
     mine, nobodys, theirs = ended(ask, 1.0, HERE), ended(ask, 1.0), ended(ask, 1.0, "bbbbbbbbbbbb")
-    assert candidates(ask, host=HERE) == [mine, nobodys]
-    assert candidates(ask, host=HERE, removed=[mine, theirs]) == [nobodys]
+    assert candidates(ask, host=HERE) == [mine]
+    assert candidates(ask, host=HERE, removed=[mine, nobodys, theirs]) == []
     assert known(ask) == {nobodys, theirs}
 
 

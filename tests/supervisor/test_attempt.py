@@ -11,7 +11,7 @@ import pytest
 
 from solstice.errors import Cause
 from solstice.host.places import Places
-from solstice.lifecycle import JobState
+from solstice.lifecycle import JobState, Phase
 from solstice.model import AttemptId, Outcome
 from solstice.protocol import reports
 from solstice.protocol.order import Stop
@@ -34,10 +34,22 @@ class Store:
         self.changes.append((op, fields))
 
 
+def attempts_of(store: Store) -> Attempts:
+    return Attempts("host", Places(Path("/x"), Path("/x")), store, None, lambda: None)  # type: ignore[arg-type]
+
+
+def heard(report: reports.Report) -> Store:
+    """What the store was told of one report."""
+    store, one = Store(), job()
+    active = Active(one, AttemptId("0" * 12, one.id, 1), since=0.0)
+    asyncio.run(attempts_of(store)._hear(active, Heard(report, 7, 1.0)))
+    return store
+
+
 def ended(outcome: Outcome, *, failures: int = 0, most: int = 3, stop: Stop | None = None) -> tuple[Active, Store]:
     """An attempt that ended so, as its worker reported it, and what the store was told."""
     store = Store()
-    attempts = Attempts("host", Places(Path("/x"), Path("/x")), store, None, lambda: None)  # type: ignore[arg-type]
+    attempts = attempts_of(store)
     attempts.max_attempts = most
     one = job()
     one.failures = failures
@@ -46,6 +58,18 @@ def ended(outcome: Outcome, *, failures: int = 0, most: int = 3, stop: Stop | No
         active.stop(stop)
     asyncio.run(attempts._hear(active, Heard(reports.Ended(outcome), 7, 1.0)))
     return active, store
+
+
+def test_a_step_is_stored_with_its_number_and_with_both_clocks() -> None:
+    store = heard(reports.Step(0, "build", 3, guest_at=1000))
+    ((op, fields),) = store.changes
+    assert (op, fields["kind"], fields["number"], fields["at"], fields["guest_at"]) == ("report", "step", 7, 1.0, 1000)
+    assert (fields["report"]["name"], fields["report"]["exit_code"]) == ("build", 3)
+
+
+def test_a_phase_that_begins_with_a_word_of_the_guest_is_stored_with_its_time() -> None:
+    ((op, fields),) = heard(reports.PhaseEntered(Phase.RUNNING, 1000)).changes
+    assert (op, fields["phase"], fields["at"], fields["guest_at"]) == ("phase", "running", 1.0, 1000)
 
 
 def test_a_failure_of_the_host_puts_the_job_back_with_the_reports_number() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from solstice.lifecycle import JobState, Phase
 from solstice.model import AttemptId, Outcome
-from solstice.protocol import order, reports
+from solstice.protocol import attach, lines, order, reports
 from solstice.supervisor import forkclient
 from solstice.supervisor.children import Worker, errand
 from tests.supervisor.scenes import OWNER, Attempt, forkserver, run, server_process
@@ -66,6 +66,25 @@ def test_a_fork_server_that_hangs_is_replaced(reachable: Path, monkeypatch: pyte
             await worker.end()
 
     run(scenario())
+
+
+def test_of_a_worker_that_is_gone_all_is_heard_that_stands_before_a_damaged_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    said: list[reports.Report] = [
+        reports.Identity(OWNER, 7, 1.5, "job", 1),
+        reports.PhaseEntered(Phase.BOOTING),
+        reports.Done(),
+    ]
+    whole = [lines.encode(reports.encode(report, number, 1.5)) for number, report in enumerate(said)]
+    (tmp_path / attach.JOURNAL).write_bytes(b"".join([whole[0], whole[1], b"\0\0\0\n", whole[2]]))
+
+    async def scenario() -> None:
+        assert await heard(Worker.adopt(tmp_path, attach.FROM_THE_START)) == said[:2]
+        assert await heard(Worker.adopt(tmp_path, 0)) == said[1:2]
+
+    run(scenario())
+    assert f"{tmp_path}/{attach.JOURNAL}:3: " in caplog.text
 
 
 def test_an_errand_that_takes_too_long_is_killed(reachable: Path) -> None:

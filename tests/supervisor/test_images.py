@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 
+from solstice.images.messages import Candidate
+from solstice.images.obtain import obtain
 from solstice.model import Image
 from solstice.supervisor.images import Images
 from tests.supervisor.scenes import run
@@ -21,7 +24,8 @@ class Host:
 
     def __init__(self) -> None:
         self.changes: asyncio.Queue[str] = asyncio.Queue()
-        self.images = Images(self.changes.put_nowait)
+        self.candidates: asyncio.Queue[Candidate] = asyncio.Queue()
+        self.images = Images(self.changes.put_nowait, self.candidates.put_nowait)
 
 
 def image(name: str, folder: Path) -> Image:
@@ -99,5 +103,97 @@ def test_the_process_ends_with_its_client(tmp_path: Path) -> None:
             await host.changes.get()
             child = process()
         assert not child.is_running()
+
+    run(scenario())
+
+
+def test_a_new_version_is_ready_when_it_has_passed_its_test(tmp_path: Path) -> None:
+    (tmp_path / "new.source").write_bytes(DISK)
+
+    async def scenario() -> None:
+        async with running(replace(image("new", tmp_path), boot_test=True)) as host:
+            candidate = await host.candidates.get()
+            assert host.images.state("new").startswith("being tested")
+            assert not (tmp_path / "new.img").exists()
+            host.images.tested(candidate, True, "")
+            await host.changes.get()
+            assert host.images.state("new") == "ready"
+            assert host.images.ready["new"].digest == f"sha256:{candidate.path.name}"
+
+    run(scenario())
+
+
+def test_a_version_that_did_not_boot_is_a_failed_image_with_the_reason(tmp_path: Path) -> None:
+    (tmp_path / "new.source").write_bytes(DISK)
+
+    async def scenario() -> None:
+        async with running(replace(image("new", tmp_path), boot_test=True)) as host:
+            host.images.tested(await host.candidates.get(), False, "its runner said nothing")
+            await host.changes.get()
+            assert "its runner said nothing" in host.images.state("new")
+            assert "new" not in host.images.ready
+
+    run(scenario())
+
+
+def test_a_child_that_was_killed_during_a_test_asks_for_it_again(tmp_path: Path) -> None:
+    (tmp_path / "new.source").write_bytes(DISK)
+
+    async def scenario() -> None:
+        async with running(replace(image("new", tmp_path), boot_test=True)) as host:
+            first = await host.candidates.get()
+            process().kill()
+            assert await host.candidates.get() == first
+            host.images.tested(first, True, "")
+            await host.changes.get()
+            assert host.images.state("new") == "ready"
+
+    run(scenario())
+
+
+def test_a_failed_image_is_looked_at_again_when_somebody_says_so_or_a_job_waits(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(image("late", tmp_path)) as host:
+            await host.changes.get()
+            host.images.look_again("late")
+            await host.changes.get()
+            assert host.images.failed["late"].retry_in > 10.0
+            (tmp_path / "late.source").write_bytes(DISK)
+            host.images.want("late")
+            await host.changes.get()
+            assert host.images.state("late") == "ready"
+
+    run(scenario())
+
+
+def test_a_version_that_another_process_made_is_taken_when_it_is_said(tmp_path: Path) -> None:
+    (tmp_path / "new.source").write_bytes(DISK)
+
+    async def scenario() -> None:
+        async with running(image("new", tmp_path)) as host:
+            await host.changes.get()
+            old = host.images.ready["new"]
+            (tmp_path / "new.source").write_bytes(DISK + DISK)
+            await asyncio.to_thread(obtain, image("new", tmp_path), lambda _count, _size: None, refresh=True)
+            host.images.look_again("new")
+            await host.changes.get()
+            new = host.images.ready["new"]
+            assert (new.virtual_size, new.path == old.path) == (2 * old.virtual_size, False)
+
+    run(scenario())
+
+
+def test_a_refresh_that_fails_is_told_beside_what_is_ready(tmp_path: Path) -> None:
+    (tmp_path / "old.source").write_bytes(DISK)
+
+    async def scenario() -> None:
+        async with running(replace(image("old", tmp_path), refresh=0.5)) as host:
+            await host.changes.get()
+            (tmp_path / "old.source").unlink()
+            while host.images.state("old") == "ready":
+                await asyncio.sleep(0.05)
+            assert "ready, not refreshed: " in host.images.state("old")
+            assert "old.source" in host.images.state("old")
+            assert "old" in host.images.ready
 
     run(scenario())

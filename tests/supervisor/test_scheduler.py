@@ -165,11 +165,28 @@ def test_an_attempt_lost_by_a_fault_of_ours_keeps_its_slot_and_is_told(caplog: p
         assert host.running == {lost.id}
         assert list(host.scheduler.pending) == [waiting.id]
         assert await host.scheduler.idle(0.0)
+        host.scheduler.forget_lost()
+        await host.settle()
+        assert host.running == {waiting.id}, "the store knew it as ended"
 
     asyncio.run(scenario())
     assert [record.message for record in caplog.records if record.levelname == "CRITICAL"] == [
         "attempt lost by a fault of Solstice"
     ]
+
+
+def test_a_lost_attempt_that_the_store_does_not_know_waits_again() -> None:
+    async def scenario() -> None:
+        host, lost = Host(replace(LIMITS, slots=1)), job()
+        host.broken.add(lost.id)
+        await host.add(lost)
+        await host.end(lost)
+        host.broken.clear()
+        await host.add(lost)
+        assert not host.scheduler.active[lost.id].is_lost
+        await host.end(lost)
+
+    asyncio.run(scenario())
 
 
 def test_an_outcome_says_how_it_ended() -> None:

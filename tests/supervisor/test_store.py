@@ -7,16 +7,21 @@ import logging
 import sqlite3
 import uuid
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 import psutil
+import psycopg2
 import pytest
 
 from solstice.errors import UsageError
 from solstice.protocol.store import ErrorKind
+from solstice.store.engine import opened as newest
+from solstice.supervisor import store as supervisors
 from solstice.supervisor.store import Store, StoreRefused
-from tests.supervisor.scenes import run
+from tests.real.postgresql import Postgresql
+from tests.store.files import set_back
+from tests.supervisor.scenes import OWNER, run
 
 
 def url(folder: Path) -> str:
@@ -25,7 +30,7 @@ def url(folder: Path) -> str:
 
 @asynccontextmanager
 async def opened(folder: Path) -> AsyncIterator[Store]:
-    store = Store(url(folder))
+    store = Store(url(folder), OWNER)
     try:
         await store.open()
         yield store
@@ -137,9 +142,38 @@ def test_a_change_that_is_wrong_is_refused_at_once(tmp_path: Path) -> None:
     run(scenario())
 
 
+@pytest.mark.postgresql
+def test_a_start_waits_for_a_migration_and_the_log_says_so(
+    postgresql: Postgresql, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(supervisors, "OPEN_TIMEOUT", 5.0)
+
+    async def scenario(url: str) -> None:
+        store = Store(url, OWNER)
+        with closing(psycopg2.connect(url)) as other:
+            # in the place of a table that takes long
+            other.cursor().execute("LOCK TABLE jobs")
+            opening = asyncio.create_task(store.open())
+            done, _ = await asyncio.wait({opening}, timeout=7.5)
+            assert not done
+            assert store.state == "upgrading its tables, which may take long"
+        await opening
+        assert store.state == "ok"
+        assert (await store.ask("counts"))["counts"]["accepted"] == 0
+        await store.close()
+
+    with postgresql.database() as url:
+        with newest(url):
+            pass
+        set_back(url)
+        run(scenario(url))
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "being upgraded, which may take long" in caplog.text
+
+
 def test_a_database_that_cannot_be_opened_at_the_start_is_the_operators_fault(tmp_path: Path) -> None:
     async def scenario() -> None:
-        store = Store(url(tmp_path / "missing"))
+        store = Store(url(tmp_path / "missing"), OWNER)
         with pytest.raises(UsageError, match="the database cannot be used"):
             await store.open()
         await store.close()

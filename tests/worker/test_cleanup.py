@@ -94,6 +94,16 @@ def test_what_a_list_names_a_clean_removes_and_the_record_stays(noop: order.Hype
     assert [log(jobs, each).read_text() for each in (vm, stray)] == ["what the job printed"] * 2
 
 
+def test_a_damaged_journal_is_kept_and_is_no_trace_of_a_vm(noop: order.Hypervisor, jobs: Path) -> None:
+    vm = running(noop, jobs)
+    record = vm.directory.parent
+    (record / attach.JOURNAL).write_text("nobody wrote this\n")
+    cleanup.clean(order.Clean(noop, vm.id, vm.directory))
+    assert {path.name for path in record.iterdir()} == {"log", "events.jsonl.bad"}
+    assert (record / "events.jsonl.bad").read_text() == "nobody wrote this\n"
+    assert cleanup.find(order.List(noop, OWNER, jobs)) == ()
+
+
 def test_of_a_probe_nothing_stays(noop: order.Hypervisor, jobs: Path) -> None:
     id = AttemptId(OWNER, str(uuid.uuid4()), 0)
     places.vm_of(jobs, id).mkdir(parents=True)

@@ -235,6 +235,39 @@ def test_a_full_disk_silences_no_report_and_tears_no_line(
     assert path.read_bytes().endswith(b"\n")
 
 
+def test_last_words_that_neither_disk_nor_supervisor_took_wait_for_one_of_them(
+    pair: tuple[Channel, Channel], connect: Callable[[], Channel], reachable: Path
+) -> None:
+    path = reachable / attach.JOURNAL
+    supervisor, pipe = pair
+    heard: list[str] = []
+
+    def adopt() -> None:
+        newer = connect()
+        newer.send(attach.encode(attach.FROM_THE_START))
+        heard.extend(words(hear(newer, "done")))
+        newer.close()
+
+    with full_disk(30), Link(reachable, pipe) as worker:
+        supervisor.close()
+        worker.send(reports.Done())
+        adopter = threading.Thread(target=adopt)
+        adopter.start()
+    adopter.join()
+    assert heard == ["done"]
+    assert journal.read(path) == []
+
+
+def test_last_words_come_to_the_disk_when_it_takes_them_again(pair: tuple[Channel, Channel], reachable: Path) -> None:
+    supervisor, pipe = pair
+    with Link(reachable, pipe) as worker:
+        supervisor.close()
+        with full_disk(30):
+            worker.send(reports.Done())
+            assert journal.read(reachable / attach.JOURNAL) == []
+    assert words(journal.read(reachable / attach.JOURNAL)) == ["done"]
+
+
 def test_a_worker_without_a_descriptor_for_a_supervisor_lets_it_wait_and_does_not_spin(
     monkeypatch: pytest.MonkeyPatch, pair: tuple[Channel, Channel], connect: Callable[[], Channel], reachable: Path
 ) -> None:

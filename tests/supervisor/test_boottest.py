@@ -1,0 +1,124 @@
+"""Boot tests of new versions, by real workers on the noop back end, on which no runner ever says hello."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from solstice.host.places import Places
+from solstice.images.messages import Candidate
+from solstice.model import Backend, DiskFormat, Image
+from solstice.protocol import order
+from solstice.supervisor.boottest import BootTests
+from tests.supervisor.hosts import LIMITS, Host
+from tests.supervisor.jobs import job
+from tests.supervisor.scenes import OWNER, forkserver, run
+
+IMAGE = Image("tiny", "", Path("/tiny.img"))
+NOBODY_LISTENS = "qemu+unix:///system?socket=/nonexistent/libvirt-sock"
+
+
+@asynccontextmanager
+async def ready_to_test(folder: Path, host: Host, **hypervisor: str) -> AsyncIterator[BootTests]:
+    places = Places(folder / "state", folder / "run")
+    places.make()
+    settings = order.Hypervisor(Backend(hypervisor.get("backend", "noop")), hypervisor.get("uri", str(places.noop)))
+    async with forkserver() as server:
+        yield BootTests(OWNER, places, host.scheduler, server, lambda: settings)
+
+
+def candidate(folder: Path) -> Candidate:
+    path = folder / "disk"
+    path.write_bytes(bytes(1 << 20))
+    return Candidate("tiny", path, DiskFormat.RAW, 1 << 20)
+
+
+def left(folder: Path) -> list[Path]:
+    return [path for path in (folder / "state" / "jobs").rglob("*") if path.is_file()]
+
+
+def test_a_version_whose_runner_says_nothing_does_not_pass_and_leaves_nothing(reachable: Path) -> None:
+    async def scenario() -> None:
+        host = Host()
+        async with ready_to_test(reachable, host) as tests:
+            verdict = await tests.test(IMAGE, candidate(reachable), 0.2)
+            assert verdict is not None
+            assert not verdict.ok
+            assert "did not say hello" in verdict.why
+            assert tests.running == set()
+            assert host.scheduler.errands == {}
+            assert left(reachable) == []
+
+    run(scenario())
+
+
+def test_a_test_counts_against_capacity_and_waits_for_its_room(reachable: Path) -> None:
+    async def scenario() -> None:
+        host = Host(replace(LIMITS, slots=1))
+        first, second = job(), job()
+        await host.add(first)
+        async with ready_to_test(reachable, host) as tests:
+            test = asyncio.create_task(tests.test(IMAGE, candidate(reachable), 0.2))
+            await host.settle()
+            (id,) = tests.running
+            assert host.scheduler.is_short_for(id)
+            await host.add(second)
+            await host.end(first)
+            assert host.running == set(), "the next job does not take the room of the test"
+            assert not host.scheduler.is_short_for(id)
+            await test
+            await host.settle()
+            assert host.running == {second.id}
+            await host.end(second)
+
+    run(scenario())
+
+
+def test_one_version_is_tested_once_at_a_time(reachable: Path) -> None:
+    async def scenario() -> None:
+        async with ready_to_test(reachable, Host()) as tests:
+            test = asyncio.create_task(tests.test(IMAGE, candidate(reachable), 0.5))
+            await asyncio.sleep(0)
+            assert await tests.test(IMAGE, candidate(reachable), 0.5) is None
+            assert await test is not None
+
+    run(scenario())
+
+
+def test_a_hypervisor_that_does_not_answer_says_nothing_about_the_image(
+    reachable: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario() -> None:
+        async with ready_to_test(reachable, Host(), backend="libvirt", uri=NOBODY_LISTENS) as tests:
+            test = asyncio.create_task(tests.test(IMAGE, candidate(reachable), 0.5))
+            while "cannot be tested now" not in caplog.text:
+                await asyncio.sleep(0.05)
+            assert not test.done()
+            test.cancel()
+            await asyncio.wait({test})
+
+    pytest.importorskip("libvirt")
+    with caplog.at_level(logging.ERROR):
+        run(scenario())
+
+
+def test_a_test_that_is_cancelled_takes_its_vm_away(reachable: Path) -> None:
+    async def scenario() -> None:
+        host = Host()
+        async with ready_to_test(reachable, host) as tests:
+            test = asyncio.create_task(tests.test(IMAGE, candidate(reachable), 60.0))
+            while not list((reachable / "state" / "jobs").glob("*/*/vm/*")):
+                await asyncio.sleep(0.02)
+            test.cancel()
+            await asyncio.wait({test})
+            assert list((reachable / "state" / "jobs").glob("*/*/vm")) == []
+            assert list((reachable / "state" / "noop").iterdir()) == []
+            assert host.scheduler.errands == {}
+
+    run(scenario())
