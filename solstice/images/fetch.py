@@ -32,7 +32,7 @@ from solstice.protocol.urls import mask_url
 
 CONNECT_TIMEOUT = 10.0
 READ_TIMEOUT = 60.0  # between two packets
-READ_SIZE = 64 << 10  # small, so that a slow line reports progress too
+READ_SIZE = 256 << 10  # a compromise: a slow line is to report progress too, and a fast one to cost little
 
 _REDIRECTS = 5
 _ANSWERS = (200, 206, 304, 416)

@@ -14,7 +14,7 @@ import time
 
 from solstice.errors import Cause, InfraError
 
-_AHEAD = 3
+_AHEAD = 16
 _LOOK = 0.1
 
 
