@@ -14,7 +14,7 @@ from solstice.host import racepoints
 ALL = "SOLSTICE_TEST_CRASH"
 SEED = "SOLSTICE_TEST_SEED"
 SAMPLE = 10
-# Noop has no image, no steps and nothing to collect; what only a worker of another version says, every worker here knows.
+# Noop has no image, no steps and nothing to collect; what only another version's worker says, every worker here knows.
 _NEVER_ON_NOOP = ("images.", "worker.step.", "worker.collecting.", "supervisor.step.", "supervisor.unknown.")
 _ON_LIBVIRT = ("worker.", "cleaner.", "supervisor.step.")
 
