@@ -80,14 +80,22 @@ def _ending(status: int) -> str:
     return f"exit status {status}"
 
 
-def spawn(module: str, sock: socket.socket, log: int = 2) -> subprocess.Popen[bytes]:
+def spawn(
+    module: str, sock: socket.socket, log: int = 2, environment: Mapping[str, str] | None = None
+) -> subprocess.Popen[bytes]:
     """Start `python -m module` with `sock` as its standard input, which is its channel in both directions.
 
-    The child has a session of its own (Ctrl-C reaches the supervisor alone), a fresh environment, and nothing open
-    but the channel and `log`, a descriptor that takes its standard output and error.
+    The child has a session of its own (Ctrl-C reaches the supervisor alone), a fresh environment to which
+    `environment` is added, and nothing open but the channel and `log`, a descriptor that takes its standard output
+    and error.
     """
     package_root = Path(__file__).resolve().parents[2]
-    ours = {"PYTHONPATH": os.fspath(package_root), "PYTHONSAFEPATH": "1", **racepoints.environment()}
+    ours = {
+        "PYTHONPATH": os.fspath(package_root),
+        "PYTHONSAFEPATH": "1",
+        **racepoints.environment(),
+        **(environment or {}),
+    }
     return subprocess.Popen(
         [sys.executable, "-m", module],
         stdin=sock.fileno(),

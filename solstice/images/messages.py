@@ -106,6 +106,9 @@ class Idle:
     """Nothing more is to do now."""
 
 
+# The variables of the supervisor's environment that the child needs too, in upper or in lower case.
+NETWORK = frozenset({"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR"})
+
 T = TypeVar("T")
 
 Order = Configure | Retry | Wanted | Tested

@@ -14,7 +14,7 @@ import os
 import signal
 import socket
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from solstice.errors import InternalError
 from solstice.host import processes
@@ -36,11 +36,13 @@ class Child:
         on_start: Callable[[Stream], None],
         on_message: Callable[[Message], None],
         on_end: Callable[[], None] = lambda: None,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self._module = module
         self._on_start = on_start
         self._on_message = on_message
         self._on_end = on_end
+        self._environment = environment
         self._task: asyncio.Task[None] | None = None
         self._stream: Stream | None = None
         self._closing = False
@@ -74,7 +76,7 @@ class Child:
 
     async def _one_life(self) -> None:
         ours, theirs = socket.socketpair()
-        process = processes.spawn(self._module, theirs)
+        process = processes.spawn(self._module, theirs, environment=self._environment)
         theirs.close()
         pidfd = os.pidfd_open(process.pid)
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterable
 
 from solstice.images import messages
@@ -26,7 +27,8 @@ class Images:
         self._configure = messages.Configure(())
         self._on_change = on_change
         self._on_candidate = on_candidate
-        self._child = Child("solstice.images", self._on_start, self._on_message)
+        network = {name: value for name, value in os.environ.items() if name.upper() in messages.NETWORK}
+        self._child = Child("solstice.images", self._on_start, self._on_message, environment=network)
         self.ready: dict[str, messages.Ready] = {}
         self.failed: dict[str, messages.Failed] = {}
         self.progress: dict[str, messages.Progress] = {}

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import psutil
+import pytest
 
 from solstice.images.messages import Candidate
 from solstice.images.obtain import obtain
@@ -195,5 +196,22 @@ def test_a_refresh_that_fails_is_told_beside_what_is_ready(tmp_path: Path) -> No
             assert "ready, not refreshed: " in host.images.state("old")
             assert "old.source" in host.images.state("old")
             assert "old" in host.images.ready
+
+    run(scenario())
+
+
+def test_the_child_has_the_variables_of_proxies_and_authorities_and_no_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = {"https_proxy": "http://proxy:3128", "NO_PROXY": "localhost", "SSL_CERT_FILE": "/ca.pem"}
+    for name, value in {**given, "AMQP_URL": "amqp://user:secret@broker"}.items():
+        monkeypatch.setenv(name, value)
+
+    async def scenario() -> None:
+        async with running(image("bad", tmp_path)) as host:
+            await host.changes.get()
+            found = process().environ()
+            assert {name: found.get(name) for name in given} == given
+            assert "AMQP_URL" not in found
 
     run(scenario())
