@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import shlex
@@ -101,9 +102,15 @@ def spawn(
         stdin=sock.fileno(),
         stdout=log,
         stderr=log,
-        env=fresh_environment(ours),
+        env=fresh_environment({**ours, **(environment or {})}),
         start_new_session=True,
     )
+
+
+def reap(process: subprocess.Popen[bytes]) -> None:
+    """Fetch the status of a child that has ended; one that is killed and that the kernel holds is not waited for."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(0)
 
 
 def adopt_stdin() -> socket.socket:

@@ -8,12 +8,10 @@ killed.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import signal
 import socket
-import subprocess
 from collections.abc import Callable, Mapping
 
 from solstice.errors import InternalError
@@ -84,8 +82,7 @@ class Child:
             if not await readable(pidfd, END_TIMEOUT):
                 signal.pidfd_send_signal(pidfd, signal.SIGKILL)
                 await readable(pidfd, KILL_TIMEOUT)
-            with contextlib.suppress(subprocess.TimeoutExpired):  # one that the kernel itself holds is not waited for
-                process.wait(0)
+            processes.reap(process)
         finally:
             os.close(pidfd)
 

@@ -200,18 +200,20 @@ def test_a_refresh_that_fails_is_told_beside_what_is_ready(tmp_path: Path) -> No
     run(scenario())
 
 
-def test_the_child_has_the_variables_of_proxies_and_authorities_and_no_others(
+def test_the_child_asks_the_proxy_of_its_supervisors_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given = {"https_proxy": "http://proxy:3128", "NO_PROXY": "localhost", "SSL_CERT_FILE": "/ca.pem"}
-    for name, value in {**given, "AMQP_URL": "amqp://user:secret@broker"}.items():
-        monkeypatch.setenv(name, value)
+    asked: asyncio.Queue[bytes] = asyncio.Queue()
+
+    async def proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.put_nowait(await reader.readline())
+        writer.close()
 
     async def scenario() -> None:
-        async with running(image("bad", tmp_path)) as host:
-            await host.changes.get()
-            found = process().environ()
-            assert {name: found.get(name) for name in given} == given
-            assert "AMQP_URL" not in found
+        server = await asyncio.start_server(proxy, "127.0.0.1", 0)
+        monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        far = replace(image("far", tmp_path), source="http://images.invalid/disk.img")
+        async with server, running(far):
+            assert await asked.get() == b"GET http://images.invalid/disk.img HTTP/1.1\r\n"
 
     run(scenario())
