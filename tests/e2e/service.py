@@ -24,7 +24,7 @@ import psutil
 from solstice.broker.enqueue import ResultListener, publish_request
 from solstice.broker.topology import Topology
 from solstice.host.channel import Channel
-from solstice.protocol import jobrequest
+from solstice.protocol import attach, jobrequest
 from tests.real.libvirtd import virsh
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -228,7 +228,7 @@ class Service:
             assert not [process for process in psutil.process_iter() if job in _words(process)]
             assert not [process for process in psutil.process_iter() if job[:8] in _title(process)]
             left = {path.name for path in (self.state / "jobs" / job).rglob("*") if path.is_file()}
-            assert left <= {"log", "console.log"}, left
+            assert left <= {"log", "console.log", attach.CLOSED}, left
         assert not list(self.state.rglob("vm"))
         assert not [path for path in self.state.rglob("*") if path.is_socket()]
 
