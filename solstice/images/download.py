@@ -19,7 +19,7 @@ FIRST_WAIT = 1.0
 LONGEST_WAIT = 30.0  # a server that asks for more is left to the child's own, longer back-off
 WORTHWHILE = 1 << 20  # bytes that make a try count as getting further
 
-_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+)")
+_RANGE = re.compile(r"bytes (\d{1,19})-\d{1,19}/(\d{1,19})")
 
 
 class Changed(Exception):

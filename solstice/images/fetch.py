@@ -49,18 +49,16 @@ class Broken(InfraError):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A server's answer: 200, 206, 304 or 416.  `abort` may be called from another thread: `chunks` ends with it."""
+    """A server's answer: 200, 206, 304 or 416.  `abort` may be called from another thread: `chunks` ends with it.
+
+    `length` is how many bytes the server says will come.
+    """
 
     status: int
     headers: Mapping[str, str]
     chunks: Iterator[bytes]
     abort: Callable[[], None]
-
-    @property
-    def length(self) -> int | None:
-        """How many bytes the server says will come."""
-        said = self.headers.get("Content-Length", "")
-        return int(said) if said.isdecimal() else None
+    length: int | None
 
 
 def local(source: str) -> Path | None:
@@ -134,7 +132,10 @@ def opened(url: str, headers: Mapping[str, str] | None = None) -> Iterator[Answe
         if response.status not in _ANSWERS:
             raise _refusal(url, response)
         abort = _abort(response, stack)
-        yield Answer(response.status, response.headers, _body(url, response), abort)
+        with _words(url):
+            said = response.headers.get("Content-Length", "")
+            length = int(said) if said.isdecimal() else None
+        yield Answer(response.status, response.headers, _body(url, response), abort, length)
 
 
 def _follow(url: str, headers: Mapping[str, str], stack: contextlib.ExitStack) -> Any:
@@ -151,9 +152,9 @@ def _follow(url: str, headers: Mapping[str, str], stack: contextlib.ExitStack) -
             origin = f"{bare.scheme}://{bare.netloc}"
             response = _ask(bare, {**headers, "Authorization": login} if login else headers, stack)
             location = response.get_redirect_location()
-        if not location:
-            return response
-        at = urljoin(bare.url, location)
+            if not location:
+                return response
+            at = urljoin(bare.url, location)
         if not at.lower().startswith(("https:", "http:")):
             raise failure(url, f"the server redirects to {mask_url(at)}", "give `source` the address of the image")
         if bare.scheme == "https" and not at.lower().startswith("https:"):
@@ -214,7 +215,7 @@ def _refusal(url: str, response: Any) -> InfraError:
 def _seconds(retry_after: str) -> float:
     if retry_after.isdecimal():
         return float(retry_after)
-    with contextlib.suppress(ValueError, TypeError):
+    with contextlib.suppress(ValueError, TypeError, OverflowError):
         return max(0.0, (parsedate_to_datetime(retry_after) - datetime.datetime.now(datetime.UTC)).total_seconds())
     return 0.0
 
@@ -253,6 +254,8 @@ def _words(url: str, lasting: tuple[type[Exception], ...] = ()) -> Iterator[None
         if any(isinstance(error, kind) for kind in (ReadTimeoutError, *lasting)):
             raise failure(url, _say(error)) from None
         raise Broken(f"{mask_url(url)}: {_say(error)}") from None
+    except ValueError:  # whatever a server writes where a number or an address belongs
+        raise failure(url, "the server sent an answer that makes no sense") from None
 
 
 def _say(error: BaseException) -> str:

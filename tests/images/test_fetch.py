@@ -131,6 +131,7 @@ def test_a_server_that_speaks_no_tls_is_an_error(server: Server) -> None:
         ("7", 7, 7),
         ("Sun, 06 Nov 1994 08:49:37 GMT", 0, 0),
         ("soon", 0, 0),
+        ("Sun, 06 Nov 1994 08:49:37 +" + "9" * 40, 0, 0),
         ("", 0, 0),
         pytest.param(format_datetime(LATER), 1000, 3600, id="later"),
     ],
@@ -267,4 +268,14 @@ def test_a_source_of_another_kind_is_refused(source: str) -> None:
 def test_an_address_that_is_none_is_refused_for_good(source: str) -> None:
     error = refusal(source)
     assert source in error.why
+    assert not isinstance(error, Broken)
+
+
+@pytest.mark.parametrize(
+    ("status", "headers"),
+    [(302, {"Location": "http://[bad/x", "Content-Length": "0"}), (200, {"Content-Length": "9" * 5000})],
+)
+def test_an_answer_that_makes_no_sense_is_an_error(server: Server, status: int, headers: dict[str, str]) -> None:
+    error = refusal(server.route("/image", lambda request: begin(request, headers, status)))
+    assert "makes no sense" in error.why
     assert not isinstance(error, Broken)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from urllib.parse import quote
 
@@ -18,6 +19,7 @@ import zstandard
 from solstice.errors import Cause, InfraError
 from solstice.images.pipeline import Origin
 from solstice.model import Compression
+from tests.images.conftest import Server, begin
 from tests.images.pulling import DISK, MIB, Puller
 from tests.real.nginx import PASSWORD, RATE, USER, Nginx
 from tests.sources import ROOT
@@ -255,6 +257,17 @@ def test_a_source_that_cannot_be_had_leaves_nothing(nginx: Nginx, tmp_path: Path
         puller = Puller(tmp_path, source)
         assert source in refusal(puller).why
         assert puller.left() == set()
+
+
+def test_a_range_whose_numbers_are_no_numbers_is_an_error(server: Server, tmp_path: Path) -> None:
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        if "Range" in request.headers:
+            begin(request, {"Content-Range": f"bytes {'1' * 5000}-2/3", "ETag": '"one"'}, 206)
+        else:
+            begin(request, {"Content-Length": str(len(DISK)), "ETag": '"one"'})
+            request.wfile.write(DISK[:MIB])
+
+    assert "cannot go on" in refusal(Puller(tmp_path, server.route("/image", answer))).why
 
 
 _PULL_8_GIB = """\
