@@ -70,6 +70,7 @@ class Download:
             self._intake.touch()  # from here on `abort` reaches it
             end = self._place(answer, start)
             for chunk in answer.chunks:
+                self._intake.check()  # when it is over, the part is perhaps another pull's
                 end = self._part.write(end, chunk)
                 if end > self._limit:
                     raise _too_much(self._url, self._limit)

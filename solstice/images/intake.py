@@ -13,6 +13,7 @@ import threading
 import time
 
 from solstice.errors import Cause, InfraError
+from solstice.images.fetch import READ_SIZE
 
 _AHEAD = 16
 _LOOK = 0.1
@@ -45,13 +46,14 @@ class Intake:
         self._descriptor = descriptor
         self._changed = threading.Condition()
         self._whole = False
+        self._touched = 0
 
     def grow(self, size: int) -> None:
         """So many bytes can be read now.  Raises `Ended`."""
         with self._changed:
             self.size = size
             self._changed.notify_all()
-        self.touch()
+        self._touched = self.touch_at(self._touched, size)
 
     def finish(self) -> None:
         """There will be no more."""
@@ -72,6 +74,17 @@ class Intake:
         self.moved = time.monotonic()
         self.check()
 
+    def touch_at(self, before: int, now: int) -> int:
+        """Touch if `READ_SIZE` bytes lie between two places, and return the later one then: a trickle is no progress.
+
+        Raises `Ended`.
+        """
+        if now - before < READ_SIZE:
+            self.check()
+            return before
+        self.touch()
+        return now
+
     def check(self) -> None:
         """Raises `Ended` if it is over."""
         if self.over.is_set():
@@ -86,8 +99,13 @@ class Intake:
         """Between 1 and `count` bytes from `offset`, as soon as there are any; none at the end.  Raises `Ended`."""
         with self._changed:
             self._changed.wait_for(lambda: self.size > offset or self._whole or self.over.is_set())
-            count = min(count, self.size - offset)
-        self.touch()
+            left = self.size - offset
+            # Who has read all that came waits for the download, and it says itself whether it goes on.
+            is_behind = self._whole or left >= READ_SIZE
+            count = min(count, left)
+        if is_behind:
+            self.touch()
+        self.check()
         return os.pread(self._descriptor, count, offset) if count > 0 else b""
 
 

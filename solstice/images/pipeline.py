@@ -205,8 +205,9 @@ def _unpack(image: Image, intake: Intake, relay: Relay) -> None:
 
 def _write(image: Image, intake: Intake, relay: Relay, output: int) -> None:
     disk = Sparse(output)
+    touched = 0
     while piece := relay.get():
-        intake.touch()
+        touched = intake.touch_at(touched, disk.size)
         if disk.size + len(piece) > image.max_size:
             why = f"the image is larger than {image.max_size} bytes when it is decompressed"
             raise Spoiled(why, "check `source`, or raise `max_size` in the image map")

@@ -1,14 +1,17 @@
 """Pulls that go well, and those that the image map or the disk ends, from a real nginx and from files."""
 
 import bz2
+import contextlib
 import gzip
 import hashlib
 import lzma
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from urllib.parse import quote
@@ -17,6 +20,10 @@ import pytest
 import zstandard
 
 from solstice.errors import Cause, InfraError
+from solstice.images import pipeline
+from solstice.images.download import Download
+from solstice.images.intake import Ended, Intake
+from solstice.images.part import open_part
 from solstice.images.pipeline import Origin
 from solstice.model import Compression
 from tests.images.conftest import Server, begin
@@ -268,6 +275,59 @@ def test_a_range_whose_numbers_are_no_numbers_is_an_error(server: Server, tmp_pa
             request.wfile.write(DISK[:MIB])
 
     assert "cannot go on" in refusal(Puller(tmp_path, server.route("/image", answer))).why
+
+
+def chunked(server: Server, data: bytes, size: int, rest: float) -> str:
+    """A source that comes in chunks, with a rest after each."""
+
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        request.protocol_version = "HTTP/1.1"
+        begin(request, {"Transfer-Encoding": "chunked", "Connection": "close"})
+        for at in range(0, len(data), size):
+            piece = data[at : at + size]
+            request.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
+            server.released.wait(rest)
+        request.wfile.write(b"0\r\n\r\n")
+
+    return server.route("/chunks", answer)
+
+
+@pytest.mark.parametrize("compression", [Compression.NONE, Compression.ZSTD, Compression.GZIP])
+def test_chunks_that_trickle_are_a_stall(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compression: Compression
+) -> None:
+    monkeypatch.setattr(pipeline, "STALL", 0.5)
+    url = chunked(server, PACK[compression](DISK[:800]), 16, 0.05)
+    assert "too little came for 0.5 s" in refusal(Puller(tmp_path, url, compression)).why
+
+
+def test_chunks_that_come_slowly_but_bring_enough_are_no_stall(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "STALL", 1.0)
+    assert Puller(tmp_path, chunked(server, DISK, MIB, 0.3)).content() == DISK
+
+
+def test_what_comes_after_the_end_of_a_pull_is_not_written(server: Server, tmp_path: Path) -> None:
+    ended = threading.Event()
+
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        request.protocol_version = "HTTP/1.1"
+        begin(request, {"Transfer-Encoding": "chunked", "Connection": "close"})
+        request.wfile.write(b"5\r\nfirst\r\n")
+        assert ended.wait(10)
+        request.wfile.write(b"4\r\nlast\r\n0\r\n\r\n")
+
+    url = server.route("/image", answer)
+    with contextlib.closing(open_part(tmp_path / "tiny.part", url)) as part, ThreadPoolExecutor(1) as pool:
+        intake = Intake(part.descriptor)
+        running = pool.submit(Download(url, part, intake, {}, MIB).run)
+        assert intake.read(0, 5) == b"first"
+        intake.fail(Ended())
+        ended.set()
+        with pytest.raises(Ended):
+            running.result(10)
+        assert part.size == 5
 
 
 _PULL_8_GIB = """\
