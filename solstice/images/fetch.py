@@ -22,7 +22,15 @@ from urllib.parse import unquote, urljoin
 from urllib.request import getproxies_environment, proxy_bypass
 
 import urllib3
-from urllib3.exceptions import ConnectTimeoutError, HTTPError, LocationValueError, ReadTimeoutError, SSLError
+from urllib3.exceptions import (
+    ConnectTimeoutError,
+    HTTPError,
+    LocationParseError,
+    LocationValueError,
+    ProtocolError,
+    ReadTimeoutError,
+    SSLError,
+)
 from urllib3.util import parse_url
 from urllib3.util.ssl_ import create_urllib3_context
 
@@ -37,6 +45,7 @@ READ_SIZE = 256 << 10  # a compromise: a slow line is to report progress too, an
 _REDIRECTS = 5
 _ANSWERS = (200, 206, 304, 416)
 _TEMPORARY = (408, 429)
+_LONGEST_LINE = 1 << 10  # of those between the chunks of a body
 
 
 class Broken(InfraError):
@@ -222,7 +231,28 @@ def _seconds(retry_after: str) -> float:
 
 def _body(url: str, response: Any) -> Iterator[bytes]:
     with _words(url):
+        if response.chunked and response._fp.fp:
+            response._fp.fp = _Lines(response._fp.fp)
         yield from response.stream(READ_SIZE, decode_content=False)
+
+
+class _Lines:
+    """The stream below a chunked response, with bounds: urllib3 reads the line before a chunk whatever its length.
+
+    Nor does it see a negative size, which is to read all there is.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def readline(self) -> bytes:
+        line: bytes = self._stream.readline(_LONGEST_LINE + 1)
+        if len(line) > _LONGEST_LINE or line.lstrip().startswith(b"-"):
+            raise ProtocolError("the server sent a chunk whose size makes no sense")
+        return line
 
 
 def _abort(response: Any, stack: contextlib.ExitStack) -> Callable[[], None]:
@@ -259,6 +289,8 @@ def _words(url: str, lasting: tuple[type[Exception], ...] = ()) -> Iterator[None
 
 
 def _say(error: BaseException) -> str:
+    if isinstance(error, LocationParseError):
+        return "the address, or that of the proxy, is not a valid URL"  # urllib3's text quotes it, password and all
     # urllib3's own text begins with the address of an object; the system's says it better where there is one.
     origin = error.__cause__ or error.__context__
     if isinstance(origin, OSError) and origin.strerror:
@@ -267,7 +299,7 @@ def _say(error: BaseException) -> str:
         return f"no connection within {CONNECT_TIMEOUT:g} s"
     if isinstance(error, ReadTimeoutError):
         return f"nothing came for {READ_TIMEOUT:g} s"
-    return f"the transfer failed: {error.args[0] if error.args else error}"
+    return f"the transfer failed: {mask_url(str(error.args[0] if error.args else error))}"
 
 
 def failure(source: str, why: str, remedy: str = "") -> InfraError:

@@ -279,3 +279,36 @@ def test_an_answer_that_makes_no_sense_is_an_error(server: Server, status: int, 
     error = refusal(server.route("/image", lambda request: begin(request, headers, status)))
     assert "makes no sense" in error.why
     assert not isinstance(error, Broken)
+
+
+@pytest.mark.parametrize("line", [b"0" * (1 << 20), b"-1\r\n", b" -1\r\n", b"5\r\nhello\r\n-1\r\n"])
+def test_a_chunk_whose_size_makes_no_sense_is_an_error_as_soon_as_that_is_known(
+    server: Server, monkeypatch: pytest.MonkeyPatch, line: bytes
+) -> None:
+    """What follows is not waited for: it could fill the memory."""
+    monkeypatch.setattr(fetch, "READ_TIMEOUT", 5.0)
+
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        request.protocol_version = "HTTP/1.1"
+        begin(request, {"Transfer-Encoding": "chunked", "Connection": "close"})
+        request.wfile.write(line)
+        server.released.wait()
+
+    error = refusal(server.route("/image", answer))
+    assert "a chunk whose size makes no sense" in error.why
+    assert isinstance(error, Broken)
+
+
+@pytest.mark.parametrize("proxy", ["http://user:SECRET@proxy:99999", "http://user:SECRET@proxy%zz/"])
+def test_a_password_in_the_address_of_a_proxy_is_not_shown(
+    server: Server, monkeypatch: pytest.MonkeyPatch, proxy: str
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", proxy)
+    error = refusal(server.serve("/image", BODY))
+    assert "that of the proxy, is not a valid URL" in error.why
+    assert "SECRET" not in str(error)
+
+
+@pytest.mark.parametrize("source", ["http://user:SECRET@host%zz/", "http://user:SECRET@host:99999/"])
+def test_a_password_in_an_address_that_is_none_is_not_shown(source: str) -> None:
+    assert "SECRET" not in str(refusal(source))
