@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from solstice.errors import Cause
+from solstice.errors import Cause, InfraError
 from solstice.host import clock, files, processes, racepoints
 from solstice.images import content
 from solstice.images.header import ImageFacts
@@ -24,6 +24,7 @@ from solstice.protocol.urls import mask_url
 MODE = 0o444
 CONVERT_TIMEOUT = 4 * 3600.0
 CONVERT_MEMORY = 2 << 30
+_NO_SPACE = "No space left on device"
 
 Watch = Callable[[int, int | None], None]
 
@@ -47,7 +48,8 @@ def staged(shelf: Shelf) -> Iterator[int]:
 def publish(shelf: Shelf, source: Path, origin: Origin, watch: Watch) -> Version:
     """Make a version of the file at `source`, which the stage is, or for a mere conversion another version.
 
-    Raises `InfraError` if it is no image that may be used, `OSError`.
+    Raises `InfraError` (infra.image) if it is no image that may be used, and infra.disk_full if it cannot be converted
+    for that; `OSError`.
     """
     file, facts, converted = _prepared(shelf, source, inspect(source))
     _settle(file)
@@ -78,10 +80,19 @@ def _prepared(shelf: Shelf, source: Path, facts: ImageFacts) -> tuple[Path, Imag
     wanted = shelf.image.prepare
     if wanted in (None, facts.format):
         return source, facts, None
+    limit = shelf.image.max_size
+    if facts.virtual_size > limit:
+        why = f"the image is a disk of {facts.virtual_size} bytes, and {limit} are allowed where it is converted"
+        raise InfraError(Cause.IMAGE, why, "check `source`, or raise `max_size` in the image map")
     target = _converted(shelf)
     target.unlink(missing_ok=True)
     argv = ["qemu-img", "convert", "-f", facts.format.value, "-O", wanted.value, source.absolute(), target.absolute()]
-    processes.run(argv, timeout=CONVERT_TIMEOUT, cause=Cause.IMAGE, memory=CONVERT_MEMORY)
+    try:
+        processes.run(argv, timeout=CONVERT_TIMEOUT, cause=Cause.IMAGE, memory=CONVERT_MEMORY)
+    except InfraError as error:
+        if _NO_SPACE in error.why:
+            raise InfraError(Cause.DISK_FULL, error.why) from None
+        raise
     racepoints.reach("images.convert.after")
     return target, inspect(target, wanted), wanted
 

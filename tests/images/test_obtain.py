@@ -221,6 +221,34 @@ def test_a_full_disk_is_told_as_such(tmp_path: Path) -> None:
         subprocess.run(["umount", place], check=True)
 
 
+def test_a_disk_that_is_full_when_an_image_is_converted_is_told_as_such(tmp_path: Path) -> None:
+    place = tmp_path / "images"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "none", str(place)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("this user or this container may not mount a small file system")
+    try:
+        raw, packed = tmp_path / "raw", tmp_path / "packed"
+        raw.write_bytes(b"\xeb" * 8 * MIB)
+        subprocess.run(["qemu-img", "convert", "-c", "-f", "raw", "-O", "qcow2", raw, packed], check=True)
+        wanted = replace(image(str(packed), place / "base.img"), prepare=DiskFormat.RAW)
+        assert refusal(wanted).cause is Cause.DISK_FULL
+        assert names(wanted) == set()
+    finally:
+        subprocess.run(["umount", place], check=True)
+
+
+def test_a_disk_that_is_larger_than_it_may_be_is_not_converted(tmp_path: Path) -> None:
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", tmp_path / "source", "8M"], check=True)
+    wanted = replace(image(str(tmp_path / "source"), tmp_path / "base.img"), prepare=DiskFormat.RAW)
+    error = refusal(replace(wanted, max_size=8 * MIB - 1))
+    assert error.cause is Cause.IMAGE
+    assert f"a disk of {8 * MIB} bytes" in error.why
+    assert "`max_size`" in error.remedy
+    assert names(wanted) == set()
+    assert ready(replace(wanted, max_size=8 * MIB)).virtual_size == 8 * MIB
+
+
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     error = refusal(image(str(tmp_path / "none"), tmp_path / "file" / "base.img"))
