@@ -33,8 +33,8 @@ async def ready_to_test(folder: Path, host: Host, **hypervisor: str) -> AsyncIte
         yield BootTests(OWNER, places, host.scheduler, server, lambda: settings)
 
 
-def candidate(folder: Path) -> Candidate:
-    path = folder / "disk"
+def candidate(folder: Path, name: str = "disk") -> Candidate:
+    path = folder / name
     path.write_bytes(bytes(1 << 20))
     return Candidate("tiny", path, DiskFormat.RAW, 1 << 20)
 
@@ -76,6 +76,25 @@ def test_a_test_counts_against_capacity_and_waits_for_its_room(reachable: Path) 
             await host.settle()
             assert host.running == {second.id}
             await host.end(second)
+
+    run(scenario())
+
+
+def test_two_tests_that_wait_for_one_slot_are_made_one_after_the_other(reachable: Path) -> None:
+    async def scenario() -> None:
+        host = Host(replace(LIMITS, slots=1))
+        waiting = job()
+        async with ready_to_test(reachable, host) as tests:
+            both = [asyncio.create_task(tests.test(IMAGE, candidate(reachable, name), 0.2)) for name in "ab"]
+            await asyncio.sleep(0)
+            first, second = host.scheduler.errands
+            assert not host.scheduler.is_short_for(first)
+            assert host.scheduler.is_short_for(second)
+            await host.add(waiting)
+            await asyncio.gather(*both)
+            await host.settle()
+            assert host.running == {waiting.id}
+            await host.end(waiting)
 
     run(scenario())
 
