@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any
 
 from solstice.config.configuration import Configuration
-from solstice.errors import InternalError, RequestError
+from solstice.errors import InfraError, InternalError, RequestError
 from solstice.host import clock, machine
 from solstice.host.places import Places
 from solstice.images.messages import Candidate, Ready
@@ -308,7 +308,11 @@ class Dispatch:
             test.add_done_callback(self._tests.discard)
 
     async def _test(self, image: Image, candidate: Candidate) -> None:
-        verdict = await self._boot_tests.test(image, candidate, self._settings.boot_timeout)
+        try:
+            verdict = await self._boot_tests.test(image, candidate, self._settings.boot_timeout)
+        except InfraError:
+            self.images.look_again(image.name)  # if the version is still there, and wanted, it is tested anew
+            return
         if verdict is not None:
             self.images.tested(candidate, verdict.ok, verdict.why)
 
