@@ -241,8 +241,12 @@ class Dispatch:
         settings = self._settings
         limits = order.Limits(settings.boot_timeout, settings.job_timeout, settings.vm_shutdown_timeout)
         ready = self.images.ready.get(active.job.image.name)
-        digest = ready.digest if ready is not None else ""
-        await self.attempts.run(active, Plan(self._vm(active), hypervisor, limits, digest))
+        if ready is None and self.backend is not Backend.NOOP:
+            # It was when this was decided.  Nothing has begun, so the job waits as before, and no attempt is counted.
+            active.again = active.job
+        else:
+            digest = ready.digest if ready is not None else ""
+            await self.attempts.run(active, Plan(self._vm(active, ready), hypervisor, limits, digest))
         self._tell(active)
 
     async def _adopted(self, active: Active, last: int) -> None:
@@ -257,8 +261,9 @@ class Dispatch:
         elif active.outcome is not None and active.again is None:
             self.on_end(active.job.id, active.outcome)
 
-    def _vm(self, active: Active) -> VmSpec:
-        image, ready = active.job.image, self.images.ready.get(active.job.image.name)
+    def _vm(self, active: Active, ready: Ready | None) -> VmSpec:
+        """Without an image, on the noop back end, nothing reads its base."""
+        image = active.job.image
         return VmSpec(
             id=active.id,
             label=active.job.label,
