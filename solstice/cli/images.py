@@ -172,7 +172,7 @@ def _is_whole(shelf: Shelf, version: Version) -> bool:
     if found == version.content:
         click.echo(f"{name}: ok: {path}")
         return True
-    remedy = f"remove it and run `solstice images pull {name}`"
+    remedy = f"remove it and run `solstice images refresh {name}`"
     click.echo(f"{name}: damaged: {path} does not hold what was published on {moment(version.at)} ({remedy})")
     return False
 

@@ -5,7 +5,11 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import time
 from pathlib import Path
+
+_PIN_SECONDS = 10.0
+_PIN_PAUSE = 0.05
 
 
 def make_passable(directory: Path) -> None:
@@ -55,13 +59,25 @@ def sync(directory: Path) -> None:
 def pin(path: Path) -> int:
     """Keep others from removing the file: a descriptor with a shared lock, which is held until it is closed.
 
-    Raises `FileNotFoundError` if it is gone, or goes while we wait for whoever is about to remove it.
+    Raises `FileNotFoundError` if it is gone, or goes while we wait for whoever is about to remove it, and
+    `BlockingIOError` if somebody keeps it locked, as any user who may read it can.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        _lock_shared(descriptor, time.monotonic() + _PIN_SECONDS)
         path.stat()
     except BaseException:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def _lock_shared(descriptor: int, deadline: float) -> None:
+    """flock(2) has no timeout of its own."""
+    while True:
+        try:
+            return fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(_PIN_PAUSE)

@@ -15,18 +15,19 @@ import select
 import sys
 import threading
 import time
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
 from setproctitle import setproctitle
 
-from solstice.errors import InfraError
+from solstice.errors import Cause, InfraError
 from solstice.host import clock, files, processes
 from solstice.host.channel import Channel, Closed
 from solstice.images import messages
 from solstice.images.messages import Candidate, Configure, Failed, Idle, NotRefreshed, Progress, Ready, Tested, Wanted
 from solstice.images.obtain import Found, Usable, obtain, verdict
-from solstice.images.versions import Busy
+from solstice.images.versions import Busy, Shelf
 from solstice.model import Image
 from solstice.protocol.lines import Message
 
@@ -40,7 +41,7 @@ LONGEST_REST = 86400.0
 
 
 class GivesWay(Exception):
-    """A job waits for another image than the one that is being pulled."""
+    """A job waits for another image than the one that is being pulled, or the map has changed."""
 
 
 @dataclass(slots=True)
@@ -117,7 +118,11 @@ class Child:
         except GivesWay:
             entry.due, entry.look_at = (entry.due, 0.0) if is_refresh else (0.0, entry.look_at)
         except InfraError as error:
-            self._failed(entry, error, is_refresh)
+            self._failed(entry, error)
+        except Closed:
+            raise
+        except Exception as error:  # noqa: BLE001 - a source that we do not master must not stop the other images
+            self._failed(entry, _fault(error))
         else:
             self._found(entry, found)
         finally:
@@ -150,12 +155,12 @@ class Child:
         entry.pin = pin
         return True
 
-    def _failed(self, entry: Entry, error: InfraError, is_refresh: bool) -> None:
+    def _failed(self, entry: Entry, error: InfraError) -> None:
         name, refresh = entry.image.name, entry.image.refresh
         entry.failures += 1
         entry.failed_at = time.monotonic()
         delay = backoff(entry.failures)
-        if is_refresh and entry.ready is not None:
+        if entry.ready is not None and _stands(entry.image, entry.ready):
             entry.look_at = entry.failed_at + delay
             self._say(NotRefreshed(name, error.why, error.remedy, delay))
             return
@@ -181,8 +186,13 @@ class Child:
 
     def _give_way(self) -> None:
         now = time.monotonic()
+        at_work = self._at_work
+        if at_work is None:
+            return
+        if self._entries.get(at_work.image.name) is not at_work:
+            raise GivesWay  # to what the map says of it now
         is_wanted = any(entry.urgent and entry.due <= now for entry in self._entries.values())
-        if is_wanted and self._at_work is not None and not self._at_work.urgent:
+        if is_wanted and not at_work.urgent:
             raise GivesWay
 
     def _listen(self) -> None:
@@ -207,6 +217,7 @@ class Child:
                 old.release()
             else:
                 new.pin, new.ready = old.pin, old.ready
+                old.pin = -1  # what is at work for the old entry must not close it
 
     def _take(self, entry: Entry, order: messages.Retry | Wanted | Tested) -> None:
         if isinstance(order, Tested):
@@ -227,10 +238,22 @@ class Child:
         except Busy:
             entry.due = time.monotonic() + FIRST_RETRY  # the candidate is found, and tested, again
         except InfraError as error:
-            self._failed(entry, error, is_refresh=False)
+            self._failed(entry, error)
 
     def _say(self, report: messages.Report) -> None:
         self._channel.send(messages.encode(report))
+
+
+def _stands(image: Image, ready: Usable) -> bool:
+    """Whether the version that was reported is still there, and the one to be used."""
+    shelf = Shelf(image)
+    usable = shelf.usable()
+    return usable is not None and shelf.path(usable) == ready.path
+
+
+def _fault(error: Exception) -> InfraError:
+    traceback.print_exception(error, file=sys.stderr)
+    return InfraError(Cause.IMAGE, f"a fault of Solstice: {error!r:.200}", "report it with the lines above it")
 
 
 def backoff(failures: int) -> float:

@@ -85,8 +85,8 @@ def rollback(image: Image, why: str) -> Version:
             raise InfraError(Cause.IMAGE, f"{image.local_path}: {NOT_OURS}", REMOVE_IT)
         with shelf.locked():
             current = shelf.current()
-            others = [version for version in shelf.versions() if not version.refused and version != current]
-            before = next((version for version in others if current is None or version.at < current.at), None)
+            others = [version for version in shelf.versions() if version.live and not version.refused]
+            before = next((each for each in others if current is None or each.at < current.at), None)
             if before is None:
                 raise InfraError(
                     Cause.IMAGE, f"{image.name}: there is no earlier version", "see `solstice images list`"
@@ -114,17 +114,22 @@ def _settle(shelf: Shelf, watch: Watch, refresh: bool, again: bool) -> None:
 def _is_unsettled(shelf: Shelf) -> bool:
     """Whether something is to be done although nobody asked for a newer version."""
     usable, wanted = shelf.usable(), shelf.wanted()
-    return usable is None or (wanted is not None and wanted != usable and not _needs_test(shelf, wanted))
+    return usable is None or (wanted is not None and not wanted.is_one_of(usable) and not _needs_test(shelf, wanted))
 
 
 def _look(shelf: Shelf, watch: Watch) -> None:
     """Ask the source, and publish what it has if that is new."""
-    with staged(shelf) as output:
-        twin = _other_format(shelf)
-        if twin is not None:
-            publish(shelf, shelf.path(twin), twin.origin, watch)
-        else:
-            _take(shelf, _pulled(shelf, output, watch), watch)
+    try:
+        with staged(shelf) as output:
+            twin = _other_format(shelf)
+            if twin is not None:
+                publish(shelf, shelf.path(twin), twin.origin, watch)
+            else:
+                _take(shelf, _pulled(shelf, output, watch), watch)
+    except OSError as error:
+        if os_failure(error, Cause.IMAGE).cause is Cause.DISK_FULL:
+            pipeline.drop(shelf.part)  # others need the room more
+        raise
     racepoints.reach("images.drop.before")
     pipeline.drop(shelf.part)
 
@@ -133,12 +138,7 @@ def _pulled(shelf: Shelf, output: int, watch: Watch) -> Origin | None:
     """What the stage was filled from; None if the source has what we know."""
     known = shelf.known()
     racepoints.reach("images.pull.before")
-    try:
-        origin = pipeline.pull(shelf.image, shelf.part, output, watch, known.origin if known else None)
-    except OSError as error:
-        if os_failure(error, Cause.IMAGE).cause is Cause.DISK_FULL:
-            pipeline.drop(shelf.part)  # others need the room more
-        raise
+    origin = pipeline.pull(shelf.image, shelf.part, output, watch, known.origin if known else None)
     racepoints.reach("images.pull.after")
     return origin
 
@@ -152,11 +152,14 @@ def _take(shelf: Shelf, origin: Origin | None, watch: Watch) -> None:
         # the source has gone back to what it had before
         shelf.record(replace(back, origin=origin, at=now, checked=now))
     else:
+        refused = next((each.refused for each in shelf.recorded() if each.refused and each.digest == origin.digest), "")
         try:
-            publish(shelf, shelf.stage, origin, watch)
+            version = publish(shelf, shelf.stage, origin, watch)
         except InfraError:
             pipeline.drop(shelf.part)  # what the source sent is no image: to read it again would not help
             raise
+        if refused:
+            shelf.refuse(version, refused)  # its source has it again, or it was converted anew
 
 
 def _other_format(shelf: Shelf) -> Version | None:
@@ -184,13 +187,13 @@ def _forgive(shelf: Shelf) -> None:
 
 def _needs_test(shelf: Shelf, version: Version) -> bool:
     """What is in use needs none: its jobs show what it is worth."""
-    return shelf.image.boot_test and not version.tested and version != shelf.current()
+    return shelf.image.boot_test and not version.tested and not version.is_one_of(shelf.current())
 
 
 def _go_live(shelf: Shelf) -> None:
     """Point at the version that is to be used, if it may be."""
     wanted = shelf.wanted()
-    if wanted is not None and wanted != shelf.current() and not _needs_test(shelf, wanted):
+    if wanted is not None and not wanted.is_one_of(shelf.current()) and not _needs_test(shelf, wanted):
         inspect(shelf.path(wanted), wanted.format)
         shelf.point(wanted)
 
@@ -198,7 +201,7 @@ def _go_live(shelf: Shelf) -> None:
 def _found(shelf: Shelf) -> Found:
     usable, wanted, known = shelf.usable(), shelf.wanted(), shelf.known()
     ready = _usable(shelf, usable) if usable is not None else None
-    is_candidate = wanted is not None and wanted != usable and _needs_test(shelf, wanted)
+    is_candidate = wanted is not None and not wanted.is_one_of(usable) and _needs_test(shelf, wanted)
     candidate = _usable(shelf, wanted) if wanted is not None and is_candidate else None
     if ready is None and candidate is None:
         why = known.refused if known is not None and known.refused else "it is gone again"

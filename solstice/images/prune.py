@@ -36,19 +36,19 @@ def spares(shelf: Shelf) -> list[Spare]:
     return [
         Spare(shelf, version, successor.at if successor is not None else version.at)
         for version, successor in zip(versions, successors, strict=True)
-        if version not in kept
+        if not version.is_one_of(*kept)
     ]
 
 
 def remove(spare: Spare, jobs: Path) -> str | None:
     """Remove the version; why not, if something stands on it.  Raises `InfraError` if its image is locked, `OSError`.
 
-    `jobs` is where the overlays of this host's attempts lie.  Of a refused version the record stays as long as the
-    source has it, for a refresh must not bring it back.
+    `jobs` is where the overlays of this host's attempts lie.  Of a refused version the record stays, for a
+    refresh must not bring it back when its source has it again.
     """
     shelf, version = spare.shelf, spare.version
     with shelf.locked():
-        if version in (shelf.current(), shelf.wanted()):
+        if version.is_one_of(shelf.current(), shelf.wanted()):
             return "it is used"
         if clock.wall() - shelf.changed_at() < SETTLE:
             return "another version has taken its place just now"
@@ -56,8 +56,8 @@ def remove(spare: Spare, jobs: Path) -> str | None:
             # asked with the lock in hand: who comes now waits for it before he makes an overlay
             if not is_unused or spare.path.resolve() in usage.backing_files(jobs):
                 return "a virtual machine stands on it"
-            is_needed = version.refused and version == shelf.known()
             spare.path.unlink()
-            if not is_needed:
+            recorded = shelf.find(version.name)
+            if recorded is not None and not recorded.refused:
                 shelf.forget(version)
     return None

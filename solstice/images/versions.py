@@ -44,6 +44,7 @@ class Version:
 
     `content` is the digest of the file as it was published (`content.digest`); `sha512` is what it was checked
     against, if it was; `at` is when the source last changed to it, and `checked` when it was last seen to have it.
+    What was `live` was in use once.
     """
 
     name: str
@@ -56,11 +57,16 @@ class Version:
     at: float
     checked: float
     tested: bool = False
+    live: bool = False
     refused: str = ""
 
     @property
     def digest(self) -> str:
         return self.origin.digest
+
+    def is_one_of(self, *others: Version | None) -> bool:
+        """Whether it is the same version as one of these; its record may have been written anew meanwhile."""
+        return self.name in [other.name for other in others if other is not None]
 
     def is_of(self, image: Image) -> bool:
         """Whether it is what the image map says now."""
@@ -142,7 +148,7 @@ class Shelf:
     def locked(self) -> Iterator[None]:
         """Be the only one who changes anything here.  Raises `Busy` if somebody else is, `OSError`."""
         files.make_passable(self.directory)  # QEMU's user must come to the file
-        descriptor = os.open(self.directory / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        descriptor = os.open(self.directory / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             yield
@@ -162,6 +168,7 @@ class Shelf:
         staged = self.link.with_name(f".{self.link.name}.link")
         staged.unlink(missing_ok=True)
         staged.symlink_to(Path(VERSIONS, self.image.name, version.name))
+        self.record(replace(version, live=True))
         racepoints.reach("images.link.before")
         staged.rename(self.link)
         files.sync(self.link.parent)

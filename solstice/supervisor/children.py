@@ -28,7 +28,7 @@ from solstice.supervisor.forkclient import ForkServer
 from solstice.supervisor.streams import Stream
 
 STATUS_TIMEOUT = 2.0
-GRACE = racepoints.sooner(reports.HEARTBEAT) + 1.0
+GRACE = racepoints.sooner(reports.HEARTBEAT + 1.0)
 
 log = logging.getLogger(__name__)
 

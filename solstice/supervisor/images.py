@@ -29,6 +29,7 @@ class Images:
         self._on_candidate = on_candidate
         network = {name: value for name, value in os.environ.items() if name.upper() in messages.NETWORK}
         self._child = Child("solstice.images", self._on_start, self._on_message, environment=network)
+        self._wanted: set[str] = set()
         self.ready: dict[str, messages.Ready] = {}
         self.failed: dict[str, messages.Failed] = {}
         self.progress: dict[str, messages.Progress] = {}
@@ -55,6 +56,7 @@ class Images:
     def want(self, name: str) -> None:
         """A job waits for this image."""
         if name not in self.ready:
+            self._wanted.add(name)
             self._say(messages.Wanted(name))
 
     def tested(self, candidate: messages.Candidate, ok: bool, why: str) -> None:
@@ -90,6 +92,8 @@ class Images:
 
     def _on_start(self, stream: Stream) -> None:
         stream.send(messages.encode(self._configure))
+        for name in self._wanted:
+            stream.send(messages.encode(messages.Wanted(name)))
 
     def _on_message(self, message: Message) -> None:
         match messages.report(message):
@@ -97,6 +101,7 @@ class Images:
                 self.progress[progress.image] = progress
             case messages.Ready() as ready:
                 self.ready[ready.image] = ready
+                self._wanted.discard(ready.image)
                 self.failed.pop(ready.image, None)
                 self.not_refreshed.pop(ready.image, None)
                 log.info("image is ready", extra={"image": ready.image, "path": str(ready.path)})

@@ -1,5 +1,6 @@
 """The real child, started as the supervisor starts it, over a socket pair."""
 
+import fcntl
 import os
 import shutil
 import signal
@@ -368,3 +369,33 @@ def test_what_was_said_to_be_ready_is_kept_from_being_pruned(child: Running, ser
     child.hear_next(Idle)
     with usage.unused(ready.path) as is_unused:
         assert is_unused
+
+
+def test_a_map_that_changes_during_a_pull_ends_it_and_the_new_one_counts(
+    child: Running, server: Server, tmp_path: Path
+) -> None:
+    slow = Image("one", server.stall("/slow.img", DISK[:1000], len(DISK)), tmp_path / "one.img")
+    child.say(Configure((slow,)))
+    child.hear_next(Progress)
+    (tmp_path / "good.img").write_bytes(NEWER)
+    child.say(Configure((replace(slow, source=str(tmp_path / "good.img")),)))
+    assert child.hear_next(Ready).path.read_bytes() == NEWER
+
+
+def test_a_look_that_fails_leaves_a_label_ready_whatever_led_to_it(
+    child: Running, server: Server, tmp_path: Path
+) -> None:
+    source = tmp_path / "source.img"
+    source.write_bytes(DISK)
+    one = Image("one", str(source), tmp_path / "one.img", refresh=3600.0)
+    child.say(Configure((one,)))
+    path = child.hear_next(Ready).path
+    lock = (path.parent / ".lock").open()
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    source.unlink()
+    child.say(Retry("one"))
+    report = child.hear()
+    while not isinstance(report, Ready | NotRefreshed | Failed):
+        report = child.hear()
+    assert not isinstance(report, Failed)
+    lock.close()

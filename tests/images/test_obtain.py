@@ -13,6 +13,7 @@ import pytest
 import zstandard
 
 from solstice.errors import Cause, InfraError
+from solstice.images import prune
 from solstice.images.obtain import Usable, obtain, rollback, verdict
 from solstice.images.versions import Shelf
 from solstice.model import Compression, DiskFormat, Image
@@ -388,3 +389,41 @@ def test_the_next_look_is_so_long_after_the_last(local: Image) -> None:
     later = obtain(weekly, unwatched, refresh=True).look_at
     assert later is not None
     assert later > first
+
+
+def test_a_version_that_was_rolled_back_stays_refused_although_it_was_pruned(local: Image, source: Path) -> None:
+    old = ready(local)
+    source.write_bytes(NEWER)
+    new = ready(local, refresh=True)
+    rollback(local, "it does not boot")
+    source.write_bytes(DISK)
+    assert ready(local, refresh=True).path == old.path
+    shelf = Shelf(local)
+    os.utime(shelf.link, (0, 0), follow_symlinks=False)
+    (spare,) = [spare for spare in prune.spares(shelf) if spare.path == new.path]
+    assert prune.remove(spare, local.local_path.parent / "jobs") is None
+    source.write_bytes(NEWER)
+    assert ready(local, refresh=True).path == old.path
+
+
+def test_the_current_version_is_no_spare_although_its_record_changes_while_we_look(local: Image) -> None:
+    ready(local)
+    shelf = Shelf(local)
+    (version,) = shelf.versions()
+    shelf.record(replace(version, checked=version.checked + 1.0))
+    os.utime(shelf.link, (0, 0), follow_symlinks=False)
+    stale = prune.Spare(shelf, version, 0.0)
+    assert prune.remove(stale, local.local_path.parent / "jobs") == "it is used"
+
+
+def test_a_rollback_goes_only_to_what_was_in_use(local: Image, source: Path) -> None:
+    tested = replace(local, boot_test=True)
+    first = ready(local)
+    source.write_bytes(NEWER)
+    assert obtain(tested, unwatched, refresh=True).candidate is not None
+    source.write_bytes(NEWEST)
+    newest = obtain(tested, unwatched, refresh=True).candidate
+    assert newest is not None
+    verdict(tested, newest.path, True, "")
+    rollback(tested, "it is slow")
+    assert ready(tested).path == first.path
