@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from solstice.errors import Cause
+from solstice.errors import Cause, InfraError
 from solstice.host.places import Places
 from solstice.images.messages import Candidate
 from solstice.model import AttemptId, Image, VmSpec
@@ -28,8 +28,7 @@ LOOK_AGAIN = 1.0
 MARGIN = 60.0
 CLEAN_TIMEOUT = 60.0
 RETRY_DELAY = 60.0
-# Any other cause of a failure says nothing about the image.
-_OF_THE_IMAGE = (Cause.BOOT_TIMEOUT, Cause.IMAGE, Cause.VM_LOST)
+TRIES = 10
 
 log = logging.getLogger(__name__)
 
@@ -56,44 +55,67 @@ class BootTests:
         self._scheduler = scheduler
         self._forkserver = forkserver
         self._hypervisor = hypervisor
-        self._running: dict[Path, AttemptId] = {}
+        self._testing: set[Path] = set()
+        self._running: set[AttemptId] = set()
 
     @property
     def running(self) -> set[AttemptId]:
         """The VMs of the tests that are under way."""
-        return set(self._running.values())
+        return set(self._running)
 
     async def test(self, image: Image, candidate: Candidate, timeout: float) -> Verdict | None:
-        """Whether a VM of this version says hello within `timeout` seconds; None if it is being tested already."""
-        if candidate.path in self._running:
-            return None
-        id = AttemptId(self._owner, str(uuid.uuid4()), 0)
-        self._running[candidate.path] = id
-        claim = Claim(image.name, image.resources)
-        self._scheduler.errands[id] = claim
-        try:
-            return await self._verdict(image, candidate, id, timeout)
-        finally:
-            del self._running[candidate.path], self._scheduler.errands[id]
-            self._scheduler.pump()
+        """Whether a VM of this version says hello within `timeout` seconds; None if it is being tested already.
 
-    async def _verdict(self, image: Image, candidate: Candidate, id: AttemptId, timeout: float) -> Verdict:
-        """Boot until that says something about the image; where the host itself is at fault, again and again."""
+        Raises `InfraError` if this host failed `TRIES` times to find it out.
+        """
+        if candidate.path in self._testing:
+            return None
+        self._testing.add(candidate.path)
+        try:
+            return await self._verdict(image, candidate, timeout)
+        finally:
+            self._testing.discard(candidate.path)
+
+    async def _verdict(self, image: Image, candidate: Candidate, timeout: float) -> Verdict:
+        """Try until that says something about the image.  Between two tries nothing is claimed."""
         extra = {"image": image.name, "path": str(candidate.path)}
+        tries = 0
         while True:
-            while (hypervisor := self._hypervisor()) is None or self._scheduler.is_short_for(id):
-                await asyncio.sleep(LOOK_AGAIN)
-            log.info("testing whether a new version boots", extra=extra)
-            answer = await self._boot(hypervisor, self._vm(image, candidate, id), timeout)
-            if isinstance(answer, reports.Found):
-                log.info("the new version boots", extra=extra)
-                return Verdict(True)
-            if answer is not None and answer.cause in _OF_THE_IMAGE:
-                log.error("the new version does not boot: %s", answer.why, extra=extra)
-                return Verdict(False, answer.why)
-            why = answer.why if answer is not None else "the test did not end well"
-            log.error("a new version cannot be tested now, trying again in %.0f s: %s", RETRY_DELAY, why, extra=extra)
+            tries += 1
+            answer = await self._try(image, candidate, timeout)
+            if isinstance(answer, Verdict):
+                if answer.ok:
+                    log.info("the new version boots", extra=extra)
+                else:
+                    log.error("the new version does not boot: %s", answer.why, extra=extra)
+                return answer
+            if tries >= TRIES:
+                text = "a new version could not be tested in %d tries, nothing is known of it: %s"
+                log.error(text, tries, answer.why, extra=extra)
+                raise answer
+            text = "a new version cannot be tested now, trying again in %.0f s: %s"
+            log.error(text, RETRY_DELAY, answer.why, extra=extra)
             await asyncio.sleep(RETRY_DELAY)
+
+    async def _try(self, image: Image, candidate: Candidate, timeout: float) -> Verdict | InfraError:
+        """Claim room, wait for it, and boot once, as a VM of its own: what an earlier try left has another name."""
+        id = AttemptId(self._owner, str(uuid.uuid4()), 0)
+        self._running.add(id)
+        self._scheduler.errands[id] = Claim(image.name, image.resources)
+        try:
+            while (hypervisor := self._hypervisor()) is None or self._scheduler.is_short_for(id):
+                if (why := self._scheduler.limits.impossible(image.resources)) is not None:
+                    return Verdict(False, f"it does not fit: {why}")
+                await asyncio.sleep(LOOK_AGAIN)
+            extra = {"image": image.name, "path": str(candidate.path), "vm": id.name}
+            log.info("testing whether a new version boots", extra=extra)
+            return judged(await self._boot(hypervisor, self._vm(image, candidate, id), timeout))
+        except OSError as error:  # no descriptor left
+            return InfraError(Cause.HYPERVISOR, str(error))
+        finally:
+            self._running.discard(id)
+            del self._scheduler.errands[id]
+            self._scheduler.pump()
 
     def _vm(self, image: Image, candidate: Candidate, id: AttemptId) -> VmSpec:
         return VmSpec(
@@ -114,6 +136,18 @@ class BootTests:
         try:
             answer = await errand(self._forkserver, order.BootTest(hypervisor, vm, timeout), timeout + MARGIN)
         finally:
-            if answer is None:  # its worker was killed, by us if the host is being stopped
+            if not isinstance(answer, reports.Found):  # its worker failed or was killed, wherever it was just then
                 await errand(self._forkserver, order.Clean(hypervisor, vm.id, vm.directory), CLEAN_TIMEOUT)
         return answer
+
+
+def judged(answer: reports.Found | reports.Failed | None) -> Verdict | InfraError:
+    """What the end of a try says about the image; an error says nothing about it: the host failed."""
+    if isinstance(answer, reports.Found):
+        return Verdict(True)
+    if answer is None:
+        return InfraError(Cause.WORKER_CRASHED, "the test did not end well")
+    # An image that cannot be opened and a VM that is lost are as often the host's fault, and a refusal is for good.
+    if answer.cause is Cause.BOOT_TIMEOUT:
+        return Verdict(False, answer.why)
+    return InfraError(answer.cause, answer.why, answer.remedy)

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any
 
 from solstice.config.configuration import Configuration
-from solstice.errors import InternalError, RequestError
+from solstice.errors import InfraError, InternalError, RequestError
 from solstice.host import clock, machine
 from solstice.host.places import Places
 from solstice.images.messages import Candidate, Ready
@@ -241,8 +241,12 @@ class Dispatch:
         settings = self._settings
         limits = order.Limits(settings.boot_timeout, settings.job_timeout, settings.vm_shutdown_timeout)
         ready = self.images.ready.get(active.job.image.name)
-        digest = ready.digest if ready is not None else ""
-        await self.attempts.run(active, Plan(self._vm(active), hypervisor, limits, digest))
+        if ready is None and self.backend is not Backend.NOOP:
+            # It was when this was decided.  Nothing has begun, so the job waits as before, and no attempt is counted.
+            active.again = active.job
+        else:
+            digest = ready.digest if ready is not None else ""
+            await self.attempts.run(active, Plan(self._vm(active, ready), hypervisor, limits, digest))
         self._tell(active)
 
     async def _adopted(self, active: Active, last: int) -> None:
@@ -257,8 +261,9 @@ class Dispatch:
         elif active.outcome is not None and active.again is None:
             self.on_end(active.job.id, active.outcome)
 
-    def _vm(self, active: Active) -> VmSpec:
-        image, ready = active.job.image, self.images.ready.get(active.job.image.name)
+    def _vm(self, active: Active, ready: Ready | None) -> VmSpec:
+        """Without an image, on the noop back end, nothing reads its base."""
+        image = active.job.image
         return VmSpec(
             id=active.id,
             label=active.job.label,
@@ -308,7 +313,11 @@ class Dispatch:
             test.add_done_callback(self._tests.discard)
 
     async def _test(self, image: Image, candidate: Candidate) -> None:
-        verdict = await self._boot_tests.test(image, candidate, self._settings.boot_timeout)
+        try:
+            verdict = await self._boot_tests.test(image, candidate, self._settings.boot_timeout)
+        except InfraError:
+            self.images.look_again(image.name)  # if the version is still there, and wanted, it is tested anew
+            return
         if verdict is not None:
             self.images.tested(candidate, verdict.ok, verdict.why)
 

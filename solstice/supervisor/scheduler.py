@@ -56,7 +56,7 @@ class Scheduler:
         self.pending: dict[str, Job] = {}
         self.active: dict[str, Active] = {}
         self.errands: dict[AttemptId, Claim] = {}
-        """VMs that belong to no job, there or wanted: no job takes their room."""
+        """VMs that belong to no job, there or wanted, the oldest first: no job takes their room."""
         self.requeue: Callable[[Job], None] = self.add
         """Takes a job that is to be tried again."""
 
@@ -79,15 +79,16 @@ class Scheduler:
             self._next = asyncio.get_running_loop().call_soon(self._pass)
 
     def is_short_for(self, errand: AttemptId) -> bool:
-        """Whether there is no room yet for a VM of `errands`, beside all others."""
-        return self.usage(but=errand).obstacle(self.errands[errand]) is not None
+        """Whether there is no room yet for a VM of `errands`, beside the jobs and the errands that came before it."""
+        return self.usage(errand).obstacle(self.errands[errand]) is not None
 
-    def usage(self, but: AttemptId | None = None) -> Usage:
-        """What is taken now, one errand apart."""
+    def usage(self, before: AttemptId | None = None) -> Usage:
+        """What is taken now; for an errand only by those `before` it, or two that wait would wait for each other."""
         usage = Usage(self.limits, self._free_disk())
         for id, claim in self.errands.items():
-            if id != but:
-                usage.add(claim, booting=True)
+            if id == before:
+                break
+            usage.add(claim, booting=True)
         for active in self.active.values():
             usage.add(active.job.claim, booting=active.is_booting)
         return usage

@@ -33,7 +33,7 @@ _ALIVE = (Event.KERNEL, Event.HELLO)
 
 
 def probe(what: order.Probe) -> ProbeResult:
-    """Whether to use `kvm` or `qemu` on this host.  Raises `InfraError` if the hypervisor does not answer."""
+    """Whether to use `kvm` or `qemu` on this host.  Raises `InfraError` if the hypervisor fails or loses the VM."""
     setproctitle("solstice: probe kvm")
     hypervisor = router.open(replace(what.hypervisor, domain_type=DomainType.KVM))
     boot_id, version = _BOOT_ID.read_text().strip(), hypervisor.version()
@@ -49,7 +49,10 @@ def probe(what: order.Probe) -> ProbeResult:
 
 
 def boot_test(what: order.BootTest) -> None:
-    """Raises `InfraError` (infra.boot_timeout) if the runner does not say hello, or what the hypervisor fails with."""
+    """Whether the image boots.  Raises `InfraError`: infra.boot_timeout if its runner does not say hello.
+
+    Every other cause is the host's: also infra.vm_lost, for who ended the VM is not known here.
+    """
     setproctitle(f"solstice: boot test {what.vm.label}")
     hypervisor = router.open(what.hypervisor)
     if not _boots(hypervisor, what.vm, (Event.HELLO,), what.timeout):
@@ -57,7 +60,10 @@ def boot_test(what: order.BootTest) -> None:
 
 
 def _boots(hypervisor: Hypervisor, vm: VmSpec, wanted: Collection[Event], timeout: float) -> bool:
-    """Whether the guest comes to one of the `wanted` events; afterwards nothing of it is left."""
+    """Whether the guest comes to one of the `wanted` events; afterwards nothing of it is left.
+
+    Raises `InfraError`: infra.vm_lost if the VM ends before that.
+    """
     record = vm.directory.parent
     steps.make_directories(vm, record)
     session = session_process.start(vm, record)
@@ -68,11 +74,17 @@ def _boots(hypervisor: Hypervisor, vm: VmSpec, wanted: Collection[Event], timeou
         deadline = time.monotonic() + timeout
         while (message := session.channel.receive(deadline)) is not None:
             told = decode_for_worker(message)
-            if told.event in wanted or told.event is Event.GONE:
-                return told.event in wanted
+            if told.event in wanted:
+                return True
+            if told.event is Event.GONE:
+                raise InfraError(Cause.VM_LOST, "the VM ended while its guest booted")
         return False
     finally:
-        hypervisor.destroy(vm.id)
-        hypervisor.remove(vm.id, vm.directory)
-        session.end()
-        files.remove_tree(record.parent)
+        try:
+            hypervisor.destroy(vm.id)
+            try:
+                hypervisor.remove(vm.id, vm.directory)
+            finally:  # but not of a VM that may run still: a cleaner has to find it
+                files.remove_tree(record.parent)
+        finally:
+            session.end()

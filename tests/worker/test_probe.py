@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import shutil
+import socket
 import uuid
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,6 +17,7 @@ from solstice.errors import Cause, InfraError
 from solstice.host import places
 from solstice.hypervisors import router
 from solstice.hypervisors.base import Hypervisor
+from solstice.hypervisors.noop import Noop
 from solstice.model import AttemptId, Backend, DiskFormat, DomainType, Resources, VmSpec
 from solstice.protocol import order
 from solstice.protocol.order import ProbeResult
@@ -48,9 +50,39 @@ def vm(reachable: Path) -> VmSpec:
     return VmSpec(id, "tiny", reachable / "base", DiskFormat.QCOW2, directory, Resources(memory_mib=256))
 
 
+class Failing(Noop):
+    """Its VM closes its console at once, and the calls that are named in `fails` raise."""
+
+    def __init__(self, settings: order.Hypervisor, vm: VmSpec, *fails: str) -> None:
+        super().__init__(settings)
+        self._vm = vm
+        self._fails = fails
+
+    def start(self, id: AttemptId) -> None:
+        super().start(id)
+        with socket.socket(socket.AF_UNIX) as console:
+            console.connect(str(self._vm.console_socket))
+
+    def destroy(self, id: AttemptId) -> None:
+        self._may_fail("destroy")
+        super().destroy(id)
+
+    def remove(self, id: AttemptId, directory: Path) -> None:
+        self._may_fail("remove")
+        super().remove(id, directory)
+
+    def _may_fail(self, call: str) -> None:
+        if call in self._fails:
+            raise InfraError(Cause.HYPERVISOR, f"{call} failed")
+
+
 def assert_nothing_left(vm: VmSpec, hypervisor: Hypervisor) -> None:
     assert hypervisor.list_owned(vm.id.owner) == []
     assert not vm.directory.parent.exists()
+    assert_no_session(vm)
+
+
+def assert_no_session(vm: VmSpec) -> None:
     titles = [" ".join(child.cmdline()) for child in psutil.Process().children()]
     assert [title for title in titles if vm.id.short in title] == []
 
@@ -100,3 +132,25 @@ def test_a_boot_test_in_which_no_runner_says_hello_fails_and_leaves_nothing(noop
         probe.boot_test(order.BootTest(noop, vm, 0.2))
     assert caught.value.cause is Cause.BOOT_TIMEOUT
     assert_nothing_left(vm, router.open(noop))
+
+
+def test_a_vm_that_ends_before_its_hello_is_not_taken_for_a_timeout(noop: order.Hypervisor, vm: VmSpec) -> None:
+    hypervisor = Failing(noop, vm)
+    with pytest.raises(InfraError) as caught:
+        probe._boots(hypervisor, vm, probe._ALIVE, 10.0)
+    assert caught.value.cause is Cause.VM_LOST
+    assert_nothing_left(vm, hypervisor)
+
+
+def test_the_session_ends_and_the_files_stay_when_the_vm_cannot_be_ended(noop: order.Hypervisor, vm: VmSpec) -> None:
+    with pytest.raises(InfraError, match="destroy failed"):
+        probe._boots(Failing(noop, vm, "destroy"), vm, probe._ALIVE, 10.0)
+    assert_no_session(vm)
+    assert vm.directory.exists(), "the VM may run still"
+
+
+def test_the_session_and_the_files_go_when_the_vm_cannot_be_removed(noop: order.Hypervisor, vm: VmSpec) -> None:
+    with pytest.raises(InfraError, match="remove failed"):
+        probe._boots(Failing(noop, vm, "remove"), vm, probe._ALIVE, 10.0)
+    assert_no_session(vm)
+    assert not vm.directory.parent.exists()
