@@ -7,6 +7,7 @@ little, and no time.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
@@ -58,10 +59,9 @@ class Stream:
     async def close(self, timeout: float = CLOSE_TIMEOUT) -> None:
         """Send what is not sent yet, within `timeout` seconds, to a peer that takes it; then close."""
         self._writer.close()
-        try:
-            async with asyncio.timeout(timeout):
-                await self._writer.wait_closed()
-        except ConnectionError:
-            pass
-        except TimeoutError:
+        # Nobody may be cancelled over it: all who wait for the end of a stream wait for one and the same future.
+        closed = asyncio.ensure_future(self._writer.wait_closed())
+        if not (await asyncio.wait({closed}, timeout=timeout))[0]:
             self.abort()
+        with contextlib.suppress(ConnectionError):
+            await closed
