@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
@@ -9,7 +10,7 @@ import time
 from pathlib import Path
 
 _PIN_SECONDS = 10.0
-_PIN_PAUSE = 0.05
+_LOCK_PAUSE = 0.05
 
 
 def make_passable(directory: Path) -> None:
@@ -64,20 +65,24 @@ def pin(path: Path) -> int:
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        _lock_shared(descriptor, time.monotonic() + _PIN_SECONDS)
+        is_locked = lock(descriptor, fcntl.LOCK_SH, time.monotonic() + _PIN_SECONDS)
         path.stat()
     except BaseException:
         os.close(descriptor)
         raise
+    if not is_locked:
+        os.close(descriptor)
+        raise BlockingIOError(errno.EWOULDBLOCK, os.strerror(errno.EWOULDBLOCK), str(path))
     return descriptor
 
 
-def _lock_shared(descriptor: int, deadline: float) -> None:
-    """flock(2) has no timeout of its own."""
+def lock(descriptor: int, kind: int, deadline: float) -> bool:
+    """flock(2), which has no timeout of its own: False if somebody has it until `deadline` (monotonic)."""
     while True:
         try:
-            return fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+            return True
         except BlockingIOError:
             if time.monotonic() >= deadline:
-                raise
-            time.sleep(_PIN_PAUSE)
+                return False
+            time.sleep(_LOCK_PAUSE)

@@ -69,7 +69,7 @@ def obtain(image: Image, watch: Watch, *, refresh: bool = False, again: bool = F
 def verdict(image: Image, path: Path, ok: bool, why: str) -> Found:
     """The boot test of the version at `path` is over.  Raises `InfraError`: also if no version is left then."""
     shelf = Shelf(image)
-    with _told(image), shelf.locked():
+    with _told(image), shelf.changing():
         version = shelf.find(path.name)
         if version is not None and not version.refused:
             shelf.record(replace(version, tested=ok, refused="" if ok else f"it did not pass its boot test: {why}"))
@@ -83,7 +83,7 @@ def rollback(image: Image, why: str) -> Version:
     with _told(image):
         if shelf.is_operators():
             raise InfraError(Cause.IMAGE, f"{image.local_path}: {NOT_OURS}", REMOVE_IT)
-        with shelf.locked():
+        with shelf.changing():
             current = shelf.current()
             others = [version for version in shelf.versions() if version.live and not version.refused]
             before = next((each for each in others if current is None or each.at < current.at), None)
@@ -105,10 +105,12 @@ def rollback(image: Image, why: str) -> Version:
 def _settle(shelf: Shelf, watch: Watch, refresh: bool, again: bool) -> None:
     with shelf.locked():
         if again:
-            _forgive(shelf)
+            with shelf.changing():
+                _forgive(shelf)
         if refresh or shelf.known() is None:
             _look(shelf, watch)
-        _go_live(shelf)
+        with shelf.changing():
+            _go_live(shelf)
 
 
 def _is_unsettled(shelf: Shelf) -> bool:
@@ -144,22 +146,42 @@ def _pulled(shelf: Shelf, output: int, watch: Watch) -> Origin | None:
 
 
 def _take(shelf: Shelf, origin: Origin | None, watch: Watch) -> None:
-    known, now = shelf.known(), clock.wall()
-    if origin is None or (known is not None and origin.digest == known.digest):
-        if known is not None:
-            shelf.record(replace(known, origin=origin or known.origin, checked=now))
-    elif (back := _same(shelf, origin)) is not None:
-        # the source has gone back to what it had before
-        shelf.record(replace(back, origin=origin, at=now, checked=now))
-    else:
-        refused = next((each.refused for each in shelf.recorded() if each.refused and each.digest == origin.digest), "")
-        try:
-            version = publish(shelf, shelf.stage, origin, watch)
-        except InfraError:
-            pipeline.drop(shelf.part)  # what the source sent is no image: to read it again would not help
-            raise
-        if refused:
+    if origin is None:
+        _note_unchanged(shelf)
+        return
+    if _is_known(shelf, origin):
+        return
+    refused = next((each.refused for each in shelf.recorded() if each.refused and each.digest == origin.digest), "")
+    try:
+        version = publish(shelf, shelf.stage, origin, watch)
+    except InfraError:
+        pipeline.drop(shelf.part)  # what the source sent is no image: to read it again would not help
+        raise
+    if refused:
+        with shelf.changing():
             shelf.refuse(version, refused)  # its source has it again, or it was converted anew
+
+
+def _note_unchanged(shelf: Shelf) -> None:
+    with shelf.changing():
+        known = shelf.known()
+        if known is not None:
+            shelf.record(replace(known, checked=clock.wall()))
+
+
+def _is_known(shelf: Shelf, origin: Origin) -> bool:
+    """Whether this is a version that is there, or was refused; what is recorded of it is brought up to date."""
+    now = clock.wall()
+    with shelf.changing():
+        known = shelf.known()
+        if known is not None and origin.digest == known.digest:
+            shelf.record(replace(known, origin=origin, checked=now))
+            return True
+        back = _same(shelf, origin)
+        if back is not None:
+            # the source has gone back to what it had before
+            shelf.record(replace(back, origin=origin, at=now, checked=now))
+        return back is not None
 
 
 def _other_format(shelf: Shelf) -> Version | None:

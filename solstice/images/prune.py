@@ -47,7 +47,7 @@ def remove(spare: Spare, jobs: Path) -> str | None:
     refresh must not bring it back when its source has it again.
     """
     shelf, version = spare.shelf, spare.version
-    with shelf.locked():
+    with shelf.locked(), shelf.changing():
         if version.is_one_of(shelf.current(), shelf.wanted()):
             return "it is used"
         if clock.wall() - shelf.changed_at() < SETTLE:

@@ -60,6 +60,7 @@ def publish(shelf: Shelf, source: Path, origin: Origin, watch: Watch) -> Version
         origin=origin,
         source=mask_url(shelf.image.source),
         sha512=shelf.image.sha512,
+        checksum_url=mask_url(shelf.image.checksum_url),
         format=facts.format,
         virtual_size=facts.virtual_size,
         # what has come has come: to the watcher the reading is a part of it
@@ -67,10 +68,11 @@ def publish(shelf: Shelf, source: Path, origin: Origin, watch: Watch) -> Version
         at=now,
         checked=now,
     )
-    shelf.record(version)
-    racepoints.reach("images.record.after")
-    file.rename(shelf.path(version))
-    files.sync(shelf.directory)
+    with shelf.changing():
+        shelf.record(version)
+        racepoints.reach("images.record.after")
+        file.rename(shelf.path(version))
+        files.sync(shelf.directory)
     racepoints.reach("images.rename.after")
     return version
 

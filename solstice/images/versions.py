@@ -7,7 +7,9 @@ With `local_path` DIR/BASE.img and the image's name N:
     DIR/versions/N/DIGEST-qcow2     the same after `prepare: qcow2` has converted it
     DIR/versions/N/DIGEST.json      what is recorded of it; written before the file gets its name, and after that only
                                     to say that it was tested or refused, or that the source still has it
-    DIR/versions/N/.lock            locked by whoever changes anything here, on whichever host (flock, also over NFS)
+    DIR/versions/N/.lock            locked by whoever pulls or prunes, on whichever host (flock, also over NFS)
+    DIR/versions/N/.change          locked for the moment in which records, names or the link change, so that a rollback
+                                    need not wait for a pull
     DIR/versions/N/.part, .stage    what is on its way: the pipeline's compressed bytes, and the disk that they become
 
 The version to be used is the newest of the map's source that nobody has refused; everything else follows from that
@@ -20,6 +22,7 @@ import contextlib
 import fcntl
 import json
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,6 +35,7 @@ from solstice.protocol.codec import from_plain, to_plain
 from solstice.protocol.urls import mask_url
 
 VERSIONS = "versions"
+CHANGE_SECONDS = 10.0
 
 
 class Busy(InfraError):
@@ -44,7 +48,7 @@ class Version:
 
     `content` is the digest of the file as it was published (`content.digest`); `sha512` is what it was checked
     against, if it was; `at` is when the source last changed to it, and `checked` when it was last seen to have it.
-    What was `live` was in use once.
+    It was checked against what `checksum_url` had, if that was in the map.  What was `live` was in use once.
     """
 
     name: str
@@ -56,6 +60,7 @@ class Version:
     content: str
     at: float
     checked: float
+    checksum_url: str = ""
     tested: bool = False
     live: bool = False
     refused: str = ""
@@ -74,6 +79,7 @@ class Version:
             self.source == mask_url(image.source)
             and image.sha256 in ("", self.digest.partition(":")[2])
             and image.sha512 in ("", self.sha512)
+            and image.checksum_url in ("", self.checksum_url)
             and image.prepare in (None, self.format)
         )
 
@@ -101,8 +107,8 @@ class Shelf:
         return self.path(version).is_file()
 
     def is_operators(self) -> bool:
-        """Something stands at `local_path` that is not our link."""
-        return os.path.lexists(self.link) and self._linked() is None
+        """Something stands at `local_path` that is no link of ours, under this image's name or another."""
+        return os.path.lexists(self.link) and self._target().parts[:1] != (VERSIONS,)
 
     def current(self) -> Version | None:
         """The version that `local_path` names; None if there is none, or it is gone."""
@@ -144,17 +150,23 @@ class Shelf:
             return None
         return current if current.is_of(self.image) or (known is not None and known.refused) else None
 
+    def locked(self) -> contextlib.AbstractContextManager[None]:
+        """Be the only one who pulls or prunes here.  Raises `Busy` if somebody else does, `OSError`."""
+        return self._locked(".lock", 0.0)
+
+    def changing(self) -> contextlib.AbstractContextManager[None]:
+        """Be the only one who changes records, names or the link, for a moment.  Raises `Busy`, `OSError`."""
+        return self._locked(".change", CHANGE_SECONDS)
+
     @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """Be the only one who changes anything here.  Raises `Busy` if somebody else is, `OSError`."""
+    def _locked(self, name: str, patience: float) -> Iterator[None]:
         files.make_passable(self.directory)  # QEMU's user must come to the file
-        descriptor = os.open(self.directory / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(self.directory / name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not files.lock(descriptor, fcntl.LOCK_EX, time.monotonic() + patience):
+                why = f"{self.directory}: another process is writing this image"
+                raise Busy(Cause.IMAGE, why, "try again when it is done; `solstice images list` shows what there is")
             yield
-        except BlockingIOError:
-            why = f"{self.directory}: another process is writing this image"
-            raise Busy(Cause.IMAGE, why, "nothing: it is tried again") from None
         finally:
             os.close(descriptor)
 
@@ -188,12 +200,16 @@ class Shelf:
         except FileNotFoundError:
             return 0.0
 
+    def _target(self) -> Path:
+        """What the link at `local_path` says; the empty path if there is none."""
+        try:
+            return self.link.readlink()
+        except OSError:  # it is not there, or is no link
+            return Path()
+
     def _linked(self) -> str | None:
         """The name of the version that `local_path` names, whether it is there or not; None if it names none."""
-        try:
-            target = self.link.readlink()
-        except OSError:  # it is not there, or is no link
-            return None
+        target = self._target()
         return target.name if target.parent == Path(VERSIONS, self.image.name) else None
 
 

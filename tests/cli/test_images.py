@@ -182,7 +182,7 @@ def test_prune_removes_what_is_old_and_never_the_current_one(place: Place) -> No
     assert place.said("prune", "--older-than", "0") == f"tiny: {old} removed\n"
     assert new.exists()
     assert place.said("prune", "--older-than", "0") == ""
-    assert {path.name for path in place.versions.iterdir()} == {".lock", new.name, f"{new.name}.json"}
+    assert {path.name for path in place.versions.iterdir()} == {".lock", ".change", new.name, f"{new.name}.json"}
 
 
 def test_prune_makes_room_on_the_disk(place: Place) -> None:

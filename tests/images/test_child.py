@@ -265,6 +265,7 @@ def test_a_killed_child_leaves_what_the_next_one_takes_over(
     assert (tmp_path / "tiny.img").resolve() == ready.path
     after.hear_next(Idle)
     assert {path.name for path in ready.path.parent.iterdir()} == {
+        ".change",
         ".lock",
         ready.path.name,
         f"{ready.path.name}.json",

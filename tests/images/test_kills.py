@@ -109,7 +109,7 @@ def finished(image: Image, *, refresh: bool = False) -> bytes:
     assert found.ready is not None
     shelf = Shelf(image)
     assert image.local_path.resolve() == found.ready.path.resolve()
-    assert {path.name for path in shelf.directory.iterdir()} == {".lock"} | {
+    assert {path.name for path in shelf.directory.iterdir()} == {".lock", ".change"} | {
         name for version in shelf.versions() for name in (version.name, f"{version.name}.json")
     }
     assert [path.name for path in image.local_path.parent.iterdir() if path.name.startswith(".")] == []

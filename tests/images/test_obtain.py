@@ -48,7 +48,7 @@ def refusal(wanted: Image, *, refresh: bool = False) -> InfraError:
 
 def names(wanted: Image) -> set[str]:
     """What lies among the versions, its lock apart."""
-    return {path.name for path in Shelf(wanted).directory.iterdir()} - {".lock"}
+    return {path.name for path in Shelf(wanted).directory.iterdir()} - {".lock", ".change"}
 
 
 def hexdigest(data: bytes) -> str:
@@ -455,3 +455,32 @@ def test_a_rollback_goes_only_to_what_was_in_use(local: Image, source: Path) -> 
     verdict(tested, newest.path, True, "")
     rollback(tested, "it is slow")
     assert ready(tested).path == first.path
+
+
+def test_a_rollback_does_not_wait_for_a_pull(local: Image, source: Path) -> None:
+    old = ready(local)
+    source.write_bytes(NEWER)
+    ready(local, refresh=True)
+    with Shelf(local).locked():
+        assert refusal(local, refresh=True).why.endswith("another process is writing this image")
+        rollback(local, "it is slow")
+    assert ready(local).path == old.path
+
+
+def test_what_was_never_checked_against_a_checksum_file_is_fetched_again_and_checked(
+    local: Image, source: Path
+) -> None:
+    ready(local)
+    sums = source.with_name("SHA256SUMS")
+    sums.write_text(f"{'0' * 64}  {source.name}\n")
+    checked = replace(local, checksum_url=sums.as_uri())
+    assert hexdigest(DISK) in refusal(checked).why
+    sums.write_text(f"{hexdigest(DISK)}  {source.name}\n")
+    assert ready(checked).digest == f"sha256:{hexdigest(DISK)}"
+
+
+def test_the_link_of_an_image_that_got_another_name_is_ours(local: Image) -> None:
+    ready(local)
+    renamed = replace(local, name="renamed")
+    assert ready(renamed).path.parent.name == "renamed"
+    assert ready(renamed, refresh=True).path == local.local_path.resolve()
