@@ -5,15 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
-from solstice.broker.enqueue import ResultListener
 from solstice.host import racepoints
 from solstice.model import AttemptId
 from tests.e2e.conftest import Make
@@ -79,22 +76,3 @@ def test_a_hand_over_waits_for_the_first_word_of_a_worker_that_was_just_asked_fo
     service.start()
     service.said(rf"attempt ended: succeeded .*job={job} .*attempt=1")
     service.done(job)
-
-
-def test_a_cancel_that_came_while_the_next_attempt_was_being_stored_is_kept(host: Make) -> None:
-    service = host(MAX_ATTEMPTS="3")
-    job = service.submit("true", env={"NOOP_SECONDS": "600"})
-    service.said(rf"attempt is running .*job={job}")
-    worker, store = service.worker(job), service.child("solstice: store")
-
-    with ResultListener(service.amqp_url) as listener:
-        store.suspend()
-        worker.kill()
-        psutil.wait_procs([worker], timeout=10)
-        service.ask("cancel", job=job)
-        store.resume()
-        event = listener.wait(job, time.monotonic() + 60, lambda _event: None)
-    assert event is not None
-    assert (event["state"], event["cause"]) == ("cancelled", "user.cancelled")
-    assert service.ask("job", job=job)["job"]["state"] == "cancelled"
-    assert len(service.ask("job", job=job)["attempts"]) == 1
