@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 import pika
 import pytest
@@ -168,6 +170,13 @@ def test_a_delivery_is_lost_with_its_connection_and_comes_again(recorder: Record
     assert endings(recorder) == [Ending.LOST, Ending.ACKED]
 
 
+def listens(recorder: Recorder) -> bool:
+    """It finds out by itself that its broker is back, which takes it a moment."""
+    address = urlsplit(recorder.url)
+    with socket.socket() as sock:
+        return sock.connect_ex((address.hostname, address.port)) == 0
+
+
 def test_it_outlives_the_broker_and_refuses_while_that_is_down() -> None:
     own = Broker()
     try:
@@ -182,6 +191,7 @@ def test_it_outlives_the_broker_and_refuses_while_that_is_down() -> None:
             with pytest.raises(pika.exceptions.AMQPConnectionError):
                 Client(recorder.url)
             own.start()
+            until(lambda: listens(recorder), seconds=10, what="the recorder", evidence=lambda: recorder.url)
             with connected(recorder.url) as again:
                 again.put(1)
                 again.channel.basic_ack(again.get(1)[0])
