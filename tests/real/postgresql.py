@@ -66,12 +66,11 @@ class Postgresql:
         name = f"test_{secrets.token_hex(6)}"
         self.execute(f"CREATE DATABASE {name}")
         yield self.url(name)
+        psycopg2.extensions.set_wait_callback(None)  # a store that this process opened has set one with a short limit
         self.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
     def execute(self, statement: str, url: str = "") -> list[tuple[object, ...]]:
-        """Execute one statement, outside of any transaction, with no limit but the server's; its rows."""
-        usual = psycopg2.extensions.get_wait_callback()  # a store that this process opened has set one
-        psycopg2.extensions.set_wait_callback(None)
+        """Execute one statement, outside of any transaction; its rows."""
         connection = psycopg2.connect(url or self.url())
         try:
             connection.autocommit = True
@@ -80,7 +79,6 @@ class Postgresql:
                 return list(cursor.fetchall()) if cursor.description else []
         finally:
             connection.close()
-            psycopg2.extensions.set_wait_callback(usual)
 
     def start(self) -> None:
         """Return when the server takes connections.  Raises `NotReady` with its log."""
