@@ -6,6 +6,7 @@ An order is all that the worker knows: it reads no configuration and no environm
     clean    remove whatever a dead worker left of one attempt
     list     reach the hypervisor at all, and name what this owner has there
     forget   remove the logs of jobs that ended long ago
+    stale    name the jobs whose logs are that old
     probe    find out whether hardware acceleration runs a real kernel on this host
     boot     find out whether an image boots to its runner's hello
 """
@@ -105,7 +106,15 @@ class Forget:
     ids: tuple[str, ...]
 
 
-Errand = Clean | List | Probe | BootTest | Forget
+@dataclass(frozen=True, slots=True)
+class Stale:
+    """`jobs` is the directory under which all records lie; those are wanted that nothing has changed since `before`."""
+
+    jobs: Path
+    before: float
+
+
+Errand = Clean | List | Probe | BootTest | Forget | Stale
 Order = Run | Errand
 _KINDS: dict[str, type[Order]] = {
     "run": Run,
@@ -114,6 +123,7 @@ _KINDS: dict[str, type[Order]] = {
     "probe": Probe,
     "boot": BootTest,
     "forget": Forget,
+    "stale": Stale,
 }
 
 

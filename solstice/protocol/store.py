@@ -266,6 +266,17 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
+class Known:
+    """→ `{"jobs": [id, …]}`: those of the jobs that the database has, whichever host's."""
+
+    jobs: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.jobs) > PRUNE_BATCH:
+            raise bad_request(f"jobs has more than {PRUNE_BATCH} jobs")
+
+
+@dataclass(frozen=True, slots=True)
 class Counts:
     """→ `{"counts": {state: number}}`, every state present."""
 
@@ -335,6 +346,7 @@ REQUESTS: Mapping[str, type[Any]] = {
     "sent": Sent,
     "jobs": Jobs,
     "job": Job,
+    "known": Known,
     "counts": Counts,
     "durations": Durations,
     "host": Host,

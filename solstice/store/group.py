@@ -48,7 +48,7 @@ def _carry_out(db: Connection, message: Message) -> Message:
     return {"id": message.get("id"), "ok": True, "result": OPERATIONS[type(request)](db, request)}
 
 
-def _answer_one(db: Connection, message: Message) -> Message:
+def _answer_one(db: Connection, message: Message, again: bool = True) -> Message:
     try:
         with db.begin_nested():
             return _carry_out(db, message)
@@ -56,7 +56,10 @@ def _answer_one(db: Connection, message: Message) -> Message:
         return refusal(message, error)
     except IllegalMove as error:
         return refusal(message, Refused(ErrorKind.ILLEGAL_MOVE, error.what, error.why))
-    except (IntegrityError, DataError) as error:
+    except IntegrityError as error:
+        # Another host was first to put the same thing in; by now that can be seen.
+        return _answer_one(db, message, again=False) if again else refusal(message, bad_request(reason(error)))
+    except DataError as error:
         return refusal(message, bad_request(reason(error)))
 
 

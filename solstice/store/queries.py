@@ -24,6 +24,7 @@ from solstice.protocol.store import (
     Images,
     Job,
     Jobs,
+    Known,
     Open,
     Outbox,
     Refused,
@@ -161,6 +162,10 @@ def one_job(db: Connection, asked: Job) -> Result:
     }
 
 
+def known(db: Connection, asked: Known) -> Result:
+    return {"jobs": list(db.execute(select(jobs.c.id).where(jobs.c.id.in_(asked.jobs))).scalars())}
+
+
 def counts(db: Connection, _asked: Counts) -> Result:
     found = db.execute(select(jobs.c.state, func.count()).group_by(jobs.c.state)).all()
     return {"counts": {**{state.value: 0 for state in JobState}, **{state: number for state, number in found}}}
@@ -221,6 +226,7 @@ OPERATIONS: Mapping[type[Any], Callable[[Connection, Any], Result]] = {
     Sent: sent,
     Jobs: newest_jobs,
     Job: one_job,
+    Known: known,
     Counts: counts,
     Durations: durations,
     Host: host,

@@ -13,6 +13,7 @@ import logging
 import os
 import signal
 import socket
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,8 @@ from solstice.supervisor.forkclient import ForkServer
 from solstice.supervisor.streams import Stream
 
 STATUS_TIMEOUT = 2.0
+# A disk that does not give a journal back for so long has lost it: its job must end, and its slot come free.
+UNREADABLE_LIMIT = 600.0
 GRACE = racepoints.sooner(reports.HEARTBEAT + 1.0)
 
 log = logging.getLogger(__name__)
@@ -173,16 +176,21 @@ class Worker:
         return self._stream is not None
 
     async def _rest(self) -> list[Heard]:
-        """What the journal has that was not heard; a disk that is in trouble is waited for."""
+        """What the journal has that was not heard; a disk that is in trouble is waited for, but not for ever."""
         if self._record is None:
             return []
+        path, deadline = self._record / attach.JOURNAL, time.monotonic() + UNREADABLE_LIMIT
         while True:
             try:
-                found = [_heard(message) for message in journal.read(self._record / attach.JOURNAL, self.last)]
+                found = [_heard(message) for message in journal.read(path, self.last)]
                 break
             except OSError as error:
-                log.error("journal cannot be read, and is tried again: %s", error)
-                await asyncio.sleep(BUSY_DELAY)
+                is_over = time.monotonic() >= deadline
+                what = "given up" if is_over else "tried again"
+                log.error("the journal %s cannot be read, and is %s: %s", path, what, error.strerror)
+                if is_over:
+                    return []
+            await asyncio.sleep(BUSY_DELAY)
         self.last = found[-1].number if found else self.last
         return found
 

@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any
 
 from solstice.config.configuration import Configuration
+from solstice.config.settings import Settings
 from solstice.errors import InfraError, InternalError, RequestError
 from solstice.host import clock, machine
 from solstice.host.places import Places
@@ -66,7 +67,7 @@ class Dispatch:
         """The jobs that are neither pending nor active any more, and of which the store does not know that yet."""
         self.wait_for_images = True
         self.on_end: Callable[[str, Outcome], None] = lambda _job, _outcome: None
-        self.hypervisor = _hypervisor(configuration, backend, places)
+        self.hypervisor = _hypervisor(self._settings, backend, places)
         self.attempts = Attempts(platform.node(), places, store, forkserver, on_change)
         self.attempts.max_attempts = self._settings.max_attempts
         self.catalogue = catalogue(configuration, machine.look(places.state))
@@ -175,9 +176,9 @@ class Dispatch:
             return None
         return replace(found, failures=job.failures, not_before=job.not_before)
 
-    def adopt(self, active: Active, last: int) -> None:
-        """Go on with an attempt that another supervisor began, from its report `last` on."""
-        self.scheduler.adopt(active, self._adopted(active, last))
+    def adopt(self, active: Active, last: int, backend: Backend) -> None:
+        """Go on with an attempt that another supervisor began on `backend`, from its report `last` on."""
+        self.scheduler.adopt(active, self._adopted(active, last, backend))
 
     def cancel(self, job_id: str, detail: str) -> bool:
         """End a job, as soon as its guest let what it runs go; False if it is neither pending nor active."""
@@ -249,8 +250,10 @@ class Dispatch:
             await self.attempts.run(active, Plan(self._vm(active, ready), hypervisor, limits, digest))
         self._tell(active)
 
-    async def _adopted(self, active: Active, last: int) -> None:
-        await self.attempts.adopt(active, self.hypervisor, last)
+    async def _adopted(self, active: Active, last: int, backend: Backend) -> None:
+        # the back end of this configuration knows nothing of what another one has
+        hypervisor = _hypervisor(self._settings, backend, self._places)
+        await self.attempts.adopt(active, hypervisor, last)
         self._tell(active)
 
     def _tell(self, active: Active) -> None:
@@ -347,10 +350,9 @@ class Dispatch:
         self._on_change()
 
 
-def _hypervisor(configuration: Configuration, backend: Backend, places: Places) -> order.Hypervisor:
+def _hypervisor(settings: Settings, backend: Backend, places: Places) -> order.Hypervisor:
     if backend is Backend.NOOP:
         return order.Hypervisor(backend, uri=str(places.noop))
-    settings = configuration.settings
     return order.Hypervisor(backend, settings.libvirt_uri, settings.libvirt_network, settings.libvirt_domain_type)
 
 

@@ -27,7 +27,7 @@ from solstice.errors import Cause, RequestError, SolsticeError, UsageError
 from solstice.host import clock, racepoints
 from solstice.host.places import Places
 from solstice.lifecycle import JobState, Phase
-from solstice.model import AttemptId
+from solstice.model import AttemptId, Backend
 from solstice.protocol import jobrequest, order, reports
 from solstice.protocol.lines import Message
 from solstice.supervisor import endings
@@ -116,7 +116,7 @@ class Reconcile:
         racepoints.reach("supervisor.reconcile.adopting")
         if row["pid"] is not None:
             active.begun.set()
-        self._dispatch.adopt(active, row["reported"])
+        self._dispatch.adopt(active, row["reported"], Backend(row["backend"]))
 
     async def _job(self, row: Message) -> None:
         # One with an open attempt is that attempt's, also if just that could not be adopted now.

@@ -1,8 +1,9 @@
 """Forgets jobs that ended long ago: first their logs, then their rows.
 
-In this order, because a row whose logs are gone comes again at the next time, and logs without a row would never be
-found.  The logs are removed by a worker: a directory can be large, and a disk slow.  Called by an operator (`solstice
-db prune`), and once an hour for what is older than RETENTION.
+In this order, because a row whose logs are gone comes again at the next time, and logs without a row are nobody's.
+Those come into being when a database is restored or exchanged; they go as well, when they are as old.  The logs are
+removed by a worker: a directory can be large, and a disk slow.  Called by an operator (`solstice db prune`), and once
+an hour for what is older than RETENTION.
 """
 
 from __future__ import annotations
@@ -68,12 +69,23 @@ class Retention:
             after = page["jobs"][-1]["seq"]
         if count:
             log.info("forgot jobs that ended long ago", extra={"count": count})
+        await self._forget_unknown(older_than)
         return count
+
+    async def _forget_unknown(self, older_than: float) -> None:
+        old = await self._errand(order.Stale(self._jobs, older_than))
+        known = set((await self._store.ask("known", jobs=old))["jobs"]) if old else set()
+        if unknown := [id for id in old if id not in known]:
+            removed = await self._remove(unknown)
+            log.warning("removed old logs of jobs that the database does not know", extra={"count": len(removed)})
 
     async def _remove(self, ids: Iterable[str]) -> list[str]:
         """Those whose logs are gone now.  Raises `SolsticeError` if nobody could look after it."""
+        return await self._errand(order.Forget(self._jobs, tuple(ids)))
+
+    async def _errand(self, what: order.Forget | order.Stale) -> list[str]:
         try:
-            answer = await errand(self._forkserver, order.Forget(self._jobs, tuple(ids)), REMOVE_TIMEOUT)
+            answer = await errand(self._forkserver, what, REMOVE_TIMEOUT)
         except OSError as error:  # no descriptor left: there will be one again
             answer = reports.Failed(Cause.HYPERVISOR, str(error))
         if isinstance(answer, reports.Found):

@@ -100,6 +100,8 @@ def _run_errand(what: order.Errand, reporter: Reporter) -> None:
             reporter.send(reports.Found(names=cleanup.find(what)))
         case order.Forget():
             reporter.send(reports.Found(names=forget.forget(what)))
+        case order.Stale():
+            reporter.send(reports.Found(names=forget.stale(what)))
         case order.Probe():
             reporter.send(reports.Found(probe=probe.probe(what)))
         case order.BootTest():

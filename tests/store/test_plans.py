@@ -36,6 +36,7 @@ REGULAR: list[Message] = [
     {"op": "outbox", "host": HOST},
     {"op": "sent", "message_ids": ["one", "other"]},
     {"op": "durations"},
+    {"op": "known", "jobs": [JOB, new_job()]},
     {"op": "image", "name": "i", "format": "raw", "path": "/i", "at": 1.0},
     {"op": "prune", "older_than": 100.0, "host": HOST},
     {"op": "prune", "older_than": 100.0, "host": HOST, "after": 1, "removed": [JOB]},

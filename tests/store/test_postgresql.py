@@ -22,7 +22,7 @@ from solstice.store.group import answer
 from tests.real.postgresql import Postgresql
 from tests.real.waiting import until
 from tests.store.files import set_back
-from tests.store.process import HOST, accept, new_job, running_store
+from tests.store.process import HOST, accept, new_job, running_store, start
 
 pytestmark = pytest.mark.postgresql
 
@@ -139,6 +139,25 @@ def test_a_migration_of_large_tables_takes_as_long_as_it_takes(postgresql: Postg
         (reply,) = answer(engine, [COUNTS])
         assert "statement timeout" in reply["error"], "an ordinary statement has its limit again"
         other.rollback()
+
+
+def test_a_request_that_another_host_accepts_at_the_same_moment_is_not_refused(
+    postgresql: Postgresql, url: str
+) -> None:
+    job = new_job()
+    with opened(url) as engine, outsider(url) as other, ThreadPoolExecutor() as pool:
+        other.cursor().execute(
+            "INSERT INTO jobs (id, request, label, image, state, host, detail, attempts, accepted_at) "
+            "VALUES (%s, '{}', 'l', 'i', 'accepted', %s, '', 0, 1.0)",
+            (job, OTHER),
+        )
+        # the first of the two is at fault, so each is carried out by itself
+        replies = pool.submit(answer, engine, [start(new_job()), {**accept(job), "host": HOST}])
+        until(lambda: _waiting(postgresql, url) == 1, seconds=20, what="the other host", evidence=str)
+        other.commit()
+        refused, accepted = replies.result(20)
+    assert refused["kind"] == "unknown_job"
+    assert accepted["result"] == {"new": False, "state": "accepted"}
 
 
 def _waiting(server: Postgresql, url: str) -> int:

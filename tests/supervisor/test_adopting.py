@@ -16,7 +16,7 @@ import pytest
 from solstice.errors import Cause
 from solstice.lifecycle import Phase
 from solstice.protocol import attach, reports
-from solstice.supervisor import attaching
+from solstice.supervisor import attaching, children
 from solstice.supervisor.children import Worker
 from solstice.worker.link import BACKLOG
 from tests.worker.forked import FOR_EVER, Forked, Forks, hear, leftovers, noop_order
@@ -152,3 +152,13 @@ def test_a_supervisor_that_was_itself_stopped_does_not_take_its_workers_for_hung
 
     said, hangs = asyncio.run(scenario())
     assert (said[-1], hangs) == (reports.Done(), False)
+
+
+def test_a_journal_that_cannot_be_read_is_given_up_in_the_end(
+    reachable: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(children, "UNREADABLE_LIMIT", 0.0)
+    (reachable / attach.JOURNAL).mkdir()  # EISDIR, as a disk might say EIO
+    said, ending, _worker = adopted(reachable)
+    assert (said, ending) == ([], "it was gone")
+    assert f"{reachable / attach.JOURNAL} cannot be read, and is given up" in caplog.text

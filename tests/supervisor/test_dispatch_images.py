@@ -18,11 +18,11 @@ import pytest
 from solstice.config import configuration
 from solstice.host.places import Places
 from solstice.images.messages import Ready
-from solstice.model import Backend
+from solstice.model import AttemptId, Backend
 from solstice.protocol import jobrequest
 from solstice.supervisor import boottest
 from solstice.supervisor.dispatch import Dispatch
-from solstice.supervisor.jobs import Job
+from solstice.supervisor.jobs import Active, Job
 from solstice.supervisor.store import Store
 from tests.supervisor.scenes import forkserver, run
 
@@ -144,3 +144,19 @@ def test_a_version_that_the_host_could_not_test_is_tested_anew(
     monkeypatch.setattr(boottest, "TRIES", 1)
     with caplog.at_level(logging.ERROR):
         run(scenario())
+
+
+def test_an_attempt_of_another_back_end_is_cleaned_by_that(reachable: Path) -> None:
+    async def scenario() -> None:
+        async with dispatching(reachable) as (dispatch, store):
+            job = await accepted(dispatch, store)
+            await store.change("start", job=job.id, attempt=1, backend="noop", host="here", at=1.0)
+            id = AttemptId(dispatch.owner, job.id, 1)
+            vm = reachable / "state" / "noop" / id.name
+            vm.write_text("running")
+            dispatch.adopt(Active(job, id, since=time.monotonic()), 0, Backend.NOOP)
+            while id in [active.id for active in dispatch.scheduler.active.values()]:
+                await asyncio.sleep(0.05)
+            assert not vm.exists()
+
+    run(scenario())

@@ -73,6 +73,24 @@ def test_logs_and_rows_go_together_and_no_thread_is_started(tmp_path: Path) -> N
     run(scenario())
 
 
+def test_old_logs_of_a_job_that_the_database_does_not_know_go_and_young_ones_stay(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with host(tmp_path) as here:
+            old, young, other = str(uuid.uuid4()), str(uuid.uuid4()), "lost+found"
+            known = await here.ended(29)
+            long_ago = time.time() - 31 * DAY
+            for name in (old, young, other):
+                (here.jobs / name / "1").mkdir(parents=True)
+                (here.jobs / name / "1" / "log").write_text("said\n")
+            for name in (old, other, known):
+                for path in (here.jobs / name / "1" / "log", here.jobs / name / "1", here.jobs / name):
+                    os.utime(path, (long_ago, long_ago))
+            assert await here.retention.prune({"older_than": 30 * DAY}) == {"jobs": 0}
+            assert {path.name for path in here.jobs.iterdir()} == {young, other, known}
+
+    run(scenario())
+
+
 def test_logs_that_cannot_be_removed_keep_their_job_and_no_other(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with host(tmp_path) as here:
