@@ -14,7 +14,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from solstice.host import racepoints
 
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _TAIL = 2000
+_WATCH_EVERY = 0.2
 # close_range(2) does not care how many of them exist.
 _MAX_DESCRIPTOR = 1 << 30
 
@@ -45,8 +47,11 @@ def run(
     timeout: float,
     cause: Cause = Cause.HYPERVISOR,
     memory: int | None = None,
+    watch: Callable[[], None] | None = None,
 ) -> Finished:
     """Run one program to its end; at most `timeout` seconds, and with `memory` bytes of address space at most.
+
+    `watch` is called again and again meanwhile; the program is killed by what it raises.
 
     Raises `InfraError(cause)` if it cannot start or ends with another status than 0, `DeadlineExpired` if it is
     killed for its time.  The message has the command line in a form that can be pasted into a shell.
@@ -54,9 +59,7 @@ def run(
     words = [*_limited(memory), *(os.fspath(word) for word in argv)]
     printable = shlex.join(words)
     try:
-        done = subprocess.run(
-            words, stdin=subprocess.DEVNULL, capture_output=True, env=fresh_environment(), timeout=timeout, check=False
-        )
+        done = _run(words, time.monotonic() + timeout, watch)
     except subprocess.TimeoutExpired:
         raise DeadlineExpired(cause, f"no end after {timeout:.0f} s: {printable}") from None
     except OSError as error:
@@ -65,6 +68,25 @@ def run(
         said = done.stderr[-_TAIL:].decode(errors="replace").strip()
         raise InfraError(cause, f"{_ending(done.returncode)}: {printable}: {said}")
     return Finished(done.stdout)
+
+
+def _run(words: list[str], deadline: float, watch: Callable[[], None] | None) -> subprocess.CompletedProcess[bytes]:
+    """As `subprocess.run` does it, with a look around.  Raises `TimeoutExpired`, and what `watch` raises."""
+    null, pipe = subprocess.DEVNULL, subprocess.PIPE
+    with subprocess.Popen(words, stdin=null, stdout=pipe, stderr=pipe, env=fresh_environment()) as process:
+        try:
+            while True:
+                left = max(0.0, deadline - time.monotonic())
+                try:
+                    out, err = process.communicate(timeout=min(left, _WATCH_EVERY) if watch else left)
+                    return subprocess.CompletedProcess(words, process.returncode, out, err)
+                except subprocess.TimeoutExpired:
+                    if watch is None or time.monotonic() >= deadline:
+                        raise
+                    watch()
+        except BaseException:
+            process.kill()
+            raise
 
 
 def _limited(memory: int | None) -> list[str]:

@@ -51,7 +51,11 @@ def publish(shelf: Shelf, source: Path, origin: Origin, watch: Watch) -> Version
     Raises `InfraError` (infra.image) if it is no image that may be used, and infra.disk_full if it cannot be converted
     for that; `OSError`.
     """
-    file, facts, converted = _prepared(shelf, source, inspect(source))
+
+    def look_around() -> None:
+        watch(origin.size, origin.size)  # what has come has come: to the watcher the rest is a part of it
+
+    file, facts, converted = _prepared(shelf, source, inspect(source), look_around)
     _settle(file)
     racepoints.reach("images.settle.after")
     now = clock.wall()
@@ -63,8 +67,7 @@ def publish(shelf: Shelf, source: Path, origin: Origin, watch: Watch) -> Version
         checksum_url=mask_url(shelf.image.checksum_url),
         format=facts.format,
         virtual_size=facts.virtual_size,
-        # what has come has come: to the watcher the reading is a part of it
-        content=content.digest(file, lambda _at, _size: watch(origin.size, origin.size)),
+        content=content.digest(file, lambda _at, _size: look_around()),
         at=now,
         checked=now,
     )
@@ -77,7 +80,9 @@ def publish(shelf: Shelf, source: Path, origin: Origin, watch: Watch) -> Version
     return version
 
 
-def _prepared(shelf: Shelf, source: Path, facts: ImageFacts) -> tuple[Path, ImageFacts, DiskFormat | None]:
+def _prepared(
+    shelf: Shelf, source: Path, facts: ImageFacts, look_around: Callable[[], None]
+) -> tuple[Path, ImageFacts, DiskFormat | None]:
     """The file in the format that the map wants, what it is, and that format if it had another."""
     wanted = shelf.image.prepare
     if wanted in (None, facts.format):
@@ -90,7 +95,7 @@ def _prepared(shelf: Shelf, source: Path, facts: ImageFacts) -> tuple[Path, Imag
     target.unlink(missing_ok=True)
     argv = ["qemu-img", "convert", "-f", facts.format.value, "-O", wanted.value, source.absolute(), target.absolute()]
     try:
-        processes.run(argv, timeout=CONVERT_TIMEOUT, cause=Cause.IMAGE, memory=CONVERT_MEMORY)
+        processes.run(argv, timeout=CONVERT_TIMEOUT, cause=Cause.IMAGE, memory=CONVERT_MEMORY, watch=look_around)
     except InfraError as error:
         if _NO_SPACE in error.why:
             raise InfraError(Cause.DISK_FULL, error.why) from None

@@ -95,7 +95,10 @@ class Store:
         answer = self._register(number, {"op": op, **fields})
         if self._child.stream is not None and self._configured:
             self._child.stream.send(self._asked[number].message)
-        return await answer
+        try:
+            return await answer
+        finally:
+            self._asked.pop(number, None)  # also if nobody waits any more
 
     async def change(self, op: str, **fields: Any) -> Any:
         """As `ask`, but a database that fails is tried again until it does not.  Raises `StoreRefused` otherwise."""
@@ -159,10 +162,10 @@ class Store:
         if message["id"] == _CONFIGURE:
             self._on_configured(message)
             return
-        question = self._asked.pop(message["id"])
-        answer = question.answer
-        if answer.done():
+        question = self._asked.get(message["id"])
+        if question is None or question.answer.done():
             return  # nobody waits any more
+        answer = question.answer
         if message["ok"]:
             answer.set_result(message["result"])
         else:

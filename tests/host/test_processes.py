@@ -34,6 +34,36 @@ def test_a_program_has_no_more_memory_than_it_may() -> None:
         processes.run(argv, timeout=10, memory=512 << 20)
 
 
+class Enough(Exception):
+    pass
+
+
+def test_a_program_that_is_watched_comes_to_its_end_with_all_that_it_printed() -> None:
+    looks: list[None] = []
+    done = processes.run(
+        ["sh", "-c", "printf one; sleep 0.5; printf two"], timeout=10, watch=lambda: looks.append(None)
+    )
+    assert done.stdout == b"onetwo"
+    assert looks
+
+
+def test_a_program_is_killed_by_what_its_watcher_raises(tmp_path: Path) -> None:
+    pid = tmp_path / "pid"
+
+    def watch() -> None:
+        if pid.exists():
+            raise Enough
+
+    with pytest.raises(Enough):
+        processes.run(["sh", "-c", f"echo $$ >{pid}.new; mv {pid}.new {pid}; exec sleep 60"], timeout=30, watch=watch)
+    assert not psutil.pid_exists(int(pid.read_text()))
+
+
+def test_a_watched_program_has_its_deadline_too() -> None:
+    with pytest.raises(DeadlineExpired):
+        processes.run(["sleep", "60"], timeout=0.5, watch=lambda: None)
+
+
 def test_no_shell_reads_the_words() -> None:
     assert processes.run(["printf", "%s", "$HOME; exit 3"], timeout=10).stdout == b"$HOME; exit 3"
 

@@ -226,3 +226,18 @@ def test_a_store_that_is_stopped_with_much_unread_is_killed_at_the_end(
             each.cancel()
 
     run(scenario())
+
+
+def test_a_question_whose_asker_has_gone_is_forgotten_and_its_answer_let_pass(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with opened(tmp_path) as store:
+            stopped = process()
+            stopped.suspend()
+            for _ in range(3):
+                with pytest.raises(TimeoutError):
+                    await asyncio.wait_for(store.ask("counts"), 0.05)
+            assert store.state == "ok", "nobody waits for it"
+            stopped.resume()
+            assert await store.ask("counts")
+
+    run(scenario())
