@@ -38,6 +38,8 @@ PAUSE = (0.5, 4.0)
 ARRIVING = (0, 1)
 LONGEST = 3.0
 SECONDS = 600.0
+# A job that did not succeed must have used up all of them, each by a fault of the host that was made here.
+ATTEMPTS = 3
 IMAGE_MAP = """\
 default_label: tiny
 images:
@@ -138,7 +140,7 @@ def service(reachable: Path, vhost: str, libvirtd: Libvirtd, tiny_image: Path) -
         tiny_image,
         IMAGE_MAP.format(folder=reachable),
         LIBVIRT_URI=libvirtd.uri,
-        MAX_ATTEMPTS="3",
+        MAX_ATTEMPTS=str(ATTEMPTS),
         MAX_CONCURRENCY="4",
         CAPACITY_MAP="tiny=4",
     )
@@ -157,13 +159,17 @@ def test_what_was_accepted_has_ended_and_was_published(
     results.wait(soak.jobs, SECONDS)
     until(lambda: _is_idle(service), seconds=SECONDS, what="an idle host", evidence=lambda: service.text[-4000:])
     results.wait([], SECONDS)
-    stored = {job: service.ask("job", job=job)["job"]["state"] for job in soak.jobs}
-    assert {job: ended.states for job, ended in results.of.items()} == {job: {state} for job, state in stored.items()}
+    stored = {job: service.ask("job", job=job) for job in soak.jobs}
+    states = {job: found["job"]["state"] for job, found in stored.items()}
+    assert {job: ended.states for job, ended in results.of.items()} == {job: {state} for job, state in states.items()}
     assert {job: len(ended.ids) for job, ended in results.of.items()} == dict.fromkeys(soak.jobs, 1)
     look_for_leftovers(service, soak.jobs)
-    print(
-        f"accepted = ended = published = {len(soak.jobs)}: {dict(Counter(stored.values()))}; killed {dict(soak.killed)}"
-    )
+    failed = [found for found in stored.values() if found["job"]["state"] != "succeeded"]
+    causes = Counter(attempt["cause"] for found in failed for attempt in found["attempts"])
+    assert all(cause.startswith("infra.") for cause in causes), causes
+    assert {len(found["attempts"]) >= ATTEMPTS for found in failed} <= {True}, failed
+    count, killed = dict(Counter(states.values())), dict(soak.killed)
+    print(f"accepted = ended = published = {len(soak.jobs)}: {count} (attempts {dict(causes)}); killed {killed}")
 
 
 def _is_idle(service: Service) -> bool:
